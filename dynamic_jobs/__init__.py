@@ -1,0 +1,1 @@
+"""From graph version to Dagster run: compiler, run queue, warm worker, storage, event stream."""

@@ -1,0 +1,45 @@
+"""How any process loads a run's job: by tenant and version id, from the database.
+
+Dagster stores this module's name with each run. A Kubernetes pod, a re-execution and a test call
+:func:`load_job`; a warm worker has the job compiled already.
+"""
+
+from functools import cache
+
+from dagster import JobDefinition
+from dagster._core.definitions.reconstruct import ReconstructableJob, build_reconstructable_job
+
+from dynamic_jobs.compiler import CompiledGraph, Compiler
+from dynamic_jobs.runtime import NodeRuntime
+from foundation.database import Connection, connect
+from foundation.ids import TenantId
+from foundation.settings import Limits, Settings
+from graph_defs.catalogue import Catalogue
+from graph_defs.store import load_version
+
+
+def pointer_to(tenant: TenantId, graph_version_id: str) -> ReconstructableJob:
+    """The code pointer that a run of this version carries."""
+    return build_reconstructable_job(__name__, "load_job", (tenant, graph_version_id))
+
+
+def load_job(tenant: str, graph_version_id: str) -> JobDefinition:
+    """Compile a stored version. The entry point of Dagster's processes, hence the settings here."""
+    with connect(Settings().database_url) as connection:
+        return compile_version(connection, TenantId(tenant), graph_version_id).job
+
+
+def compile_version(
+    connection: Connection, tenant: TenantId, graph_version_id: str
+) -> CompiledGraph:
+    """Compile a stored version in a process that is not a worker of ours."""
+    compiler = _compiler()
+    return compiler.cached(graph_version_id) or compiler.compile(
+        load_version(connection, tenant, graph_version_id)
+    )
+
+
+@cache
+def _compiler() -> Compiler:
+    # Dagster calls load_job with strings only and many times, so the process keeps one compiler.
+    return Compiler(NodeRuntime(Settings(), Limits(), Catalogue.from_packages()))

@@ -1,0 +1,178 @@
+"""Graph version to Dagster job, on the fly.
+
+One op definition per node type and version; a node's id is an alias of its type's op, ``needs`` are
+order-only dependencies. Values do not travel along edges: a node reads what its expressions name.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dagster import (
+    Any as DagsterAny,
+)
+from dagster import (
+    DependencyDefinition,
+    ExecutorDefinition,
+    Field,
+    GraphDefinition,
+    In,
+    JobDefinition,
+    MultiDependencyDefinition,
+    NodeInvocation,
+    Nothing,
+    OpDefinition,
+    Out,
+    Permissive,
+    ResourceDefinition,
+)
+from dagster._core.execution.api import create_execution_plan
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.snap import (
+    ExecutionPlanSnapshot,
+    create_execution_plan_snapshot_id,
+    snapshot_from_execution_plan,
+)
+
+from dynamic_jobs import naming
+from dynamic_jobs.executor import StepExecutor
+from dynamic_jobs.op_body import op_body
+from dynamic_jobs.outputs import OutputIOManager
+from dynamic_jobs.prepared import PreparedGraph, prepare
+from dynamic_jobs.runtime import NodeRuntime
+from foundation.ids import GraphId
+from graph_defs.versions import GraphVersion
+from node_types.base import NodeType
+
+_EDGE = "needs"
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class CompiledGraph:
+    """A version ready to run, as a Dagster job, with the snapshots that its runs refer to."""
+
+    graph: PreparedGraph
+    job: JobDefinition
+    plan: ExecutionPlan
+    plan_snapshot: ExecutionPlanSnapshot
+    plan_snapshot_id: str
+
+    @property
+    def job_snapshot_id(self) -> str:
+        return self.job.get_job_snapshot_id()
+
+
+class Compiler:
+    """Compiles graph versions and keeps the most recently used. Safe to call from any thread."""
+
+    def __init__(self, runtime: NodeRuntime) -> None:
+        self._runtime = runtime
+        self._kept: OrderedDict[str, CompiledGraph] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def cached(self, graph_version_id: str) -> CompiledGraph | None:
+        """The compiled version, where it is at hand."""
+        with self._lock:
+            compiled = self._kept.get(graph_version_id)
+            if compiled is not None:
+                self._kept.move_to_end(graph_version_id)
+            return compiled
+
+    def compile(self, version: GraphVersion) -> CompiledGraph:
+        """Compile a version: some milliseconds for ten nodes, so keep it off an event loop.
+
+        Raises ``NodeTypeUnavailable`` where this process lacks one of its node types.
+        """
+        compiled = self.cached(version.graph_version_id)
+        if compiled is None:
+            compiled = self._compile(version)
+            with self._lock:
+                self._kept[version.graph_version_id] = compiled
+                while len(self._kept) > self._runtime.settings.compiled_jobs:
+                    self._kept.popitem(last=False)
+        return compiled
+
+    def _compile(self, version: GraphVersion) -> CompiledGraph:
+        graph = prepare(version, self._runtime.catalogue, self._runtime.evaluator)
+        job = self._job(graph)
+        plan = create_execution_plan(job)
+        snapshot = snapshot_from_execution_plan(plan, job.get_job_snapshot_id())
+        return CompiledGraph(
+            graph, job, plan, snapshot, create_execution_plan_snapshot_id(snapshot)
+        )
+
+    def _job(self, graph: PreparedGraph) -> JobDefinition:
+        version = graph.version
+        name = naming.job_name(version.name, GraphId(version.graph_id))
+        executor = StepExecutor(graph, self._runtime)
+        return JobDefinition(
+            name=name,
+            graph_def=_graph_definition(name, graph, self._runtime),
+            description=graph.document.metadata.description,
+            executor_def=ExecutorDefinition.hardcoded_executor(executor),
+            resource_defs={
+                "io_manager": ResourceDefinition.hardcoded_resource(
+                    OutputIOManager(self._runtime.settings.database_url)
+                ),
+                naming.PARAMS_RESOURCE: _params_resource(graph),
+            },
+            tags=run_tags(version),
+        )
+
+
+def run_tags(version: GraphVersion) -> dict[str, str]:
+    """The tags that say, on every run and job in the Dagster UI, whose it is and of what."""
+    return {
+        naming.TENANT_TAG: version.tenant,
+        naming.GRAPH_TAG: version.name,
+        naming.GRAPH_ID_TAG: version.graph_id,
+        naming.VERSION_TAG: str(version.version),
+        naming.VERSION_ID_TAG: version.graph_version_id,
+    }
+
+
+def _params_resource(graph: PreparedGraph) -> ResourceDefinition:
+    """Params travel as this resource's config, so that the launchpad shows and edits them."""
+    schema: Mapping[str, Any] = graph.document.params or {}
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    defaults = {
+        name: spec["default"]
+        for name, spec in properties.items()
+        if isinstance(spec, dict) and "default" in spec
+    }
+    return ResourceDefinition(
+        resource_fn=lambda context: context.resource_config,
+        config_schema=Field(Permissive(), default_value=defaults, is_required=False),
+        description="The run's params.",
+    )
+
+
+def _graph_definition(name: str, graph: PreparedGraph, runtime: NodeRuntime) -> GraphDefinition:
+    ops = {node.type.name: node.type for node in graph.nodes.values()}
+    definitions = {kind: _op(type_, graph, runtime) for kind, type_ in ops.items()}
+    return GraphDefinition(
+        name=name,
+        node_defs=list(definitions.values()),
+        dependencies={
+            NodeInvocation(definitions[node.type.name].name, alias=node.id): (
+                {_EDGE: MultiDependencyDefinition([DependencyDefinition(n) for n in node.needs])}
+                if node.needs
+                else {}
+            )
+            for node in graph.nodes.values()
+        },
+    )
+
+
+def _op(node_type: NodeType[Any, Any], graph: PreparedGraph, runtime: NodeRuntime) -> OpDefinition:
+    return OpDefinition(
+        name=naming.op_name(node_type.name, node_type.version),
+        compute_fn=op_body(graph, runtime),
+        ins={_EDGE: In(Nothing)},
+        outs={"result": Out(DagsterAny, io_manager_key="io_manager")},
+        description=node_type.__doc__,
+        required_resource_keys={naming.PARAMS_RESOURCE},
+        code_version=str(node_type.version),
+    )

@@ -1,0 +1,32 @@
+"""How our things are called inside Dagster: jobs, ops, tags."""
+
+from typing import Final
+
+from foundation.ids import GraphId
+
+LOCATION: Final = "graphwright"
+REPOSITORY: Final = "graphwright"
+
+TENANT_TAG: Final = "graphwright/tenant"
+GRAPH_TAG: Final = "graphwright/graph"
+GRAPH_ID_TAG: Final = "graphwright/graph_id"
+VERSION_TAG: Final = "graphwright/version"
+VERSION_ID_TAG: Final = "graphwright/version_id"
+TRIGGER_TAG: Final = "graphwright/trigger"
+
+PARAMS_RESOURCE: Final = "params"
+"""The resource whose config is the run's params, so that the Dagster launchpad can edit them."""
+
+
+def job_name(graph_name: str, graph_id: GraphId) -> str:
+    """The Dagster job of a graph: ``<name with underscores>__<12 hex of graph_id>``.
+
+    The last 12 digits: those of a UUIDv7 are random, while its first 12 are a time that two graphs
+    may share.
+    """
+    return f"{graph_name.replace('-', '_')}__{graph_id.replace('-', '')[-12:]}"
+
+
+def op_name(node_type: str, version: int) -> str:
+    """The op definition of a node type: one per type and version, whatever graph uses it."""
+    return f"{node_type.replace('.', '_')}__v{version}"

@@ -1,0 +1,56 @@
+"""What an op does under Dagster's own executors: run its node as the step executor would."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dagster import Failure, OpExecutionContext, Output
+
+from dynamic_jobs.active import read_active
+from dynamic_jobs.naming import TENANT_TAG
+from dynamic_jobs.outputs import read_outputs
+from dynamic_jobs.prepared import PreparedGraph
+from dynamic_jobs.runtime import NodeRuntime
+from dynamic_jobs.scope import run_scope
+from dynamic_jobs.step_events import failure_data
+from foundation.database import connect
+from foundation.errors import GraphwrightError
+from foundation.ids import NodeId, RunId, TenantId
+from node_types.base import NodeContext
+
+
+def op_body(
+    graph: PreparedGraph, runtime: NodeRuntime
+) -> Callable[[OpExecutionContext, Any], Iterator[Output[Any]]]:
+    """The compute function that all ops of a job share: the alias says which node it is."""
+
+    def compute(context: OpExecutionContext, _inputs: Any) -> Iterator[Output[Any]]:
+        node = graph.nodes[NodeId(context.op_handle.name)]
+        tenant, run_id = TenantId(context.run_tags[TENANT_TAG]), RunId(context.run_id)
+        with connect(runtime.settings.database_url) as connection:
+            active = read_active(connection, tenant, run_id)
+            outputs = read_outputs(connection, tenant, run_id, _upstream(node.given.references))
+        log = {
+            level: getattr(context.log, level) for level in ("debug", "info", "warning", "error")
+        }
+        attempt = NodeContext(
+            tenant=tenant,
+            run_id=run_id,
+            node=node.id,
+            attempt=context.retry_number + 1,
+            key=f"{run_id}.{node.id}",
+            policy=runtime.policy,
+            log=lambda level, text: log.get(level, context.log.info)(text),
+        )
+        scope = run_scope(graph, active, outputs)
+        try:
+            output = runtime.submit(runtime.runner.run(node, scope, attempt)).result()
+        except GraphwrightError as error:
+            data = failure_data(error)
+            raise Failure(data.description, data.metadata, allow_retries=False) from None
+        yield Output(output.value)
+
+    return compute
+
+
+def _upstream(references: frozenset[str]) -> list[NodeId]:
+    return [NodeId(name) for name in references]

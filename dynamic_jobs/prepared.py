@@ -1,0 +1,75 @@
+"""A graph version made ready to run: types looked up, expressions compiled, edges both ways."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from graph_defs.expressions import Evaluator, Template
+
+from foundation.errors import GraphwrightError
+from foundation.ids import NodeId
+from graph_defs.catalogue import Catalogue
+from graph_defs.document import GraphDocument
+from graph_defs.versions import GraphVersion
+from node_types.base import NodeType
+
+
+class NodeTypeUnavailable(GraphwrightError):
+    """This process lacks a node type of the graph, or has another version of it."""
+
+    code: ClassVar[str] = "node_type_unavailable"
+    status: ClassVar[int] = 409
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedNode:
+    id: NodeId
+    type: NodeType[Any, Any]
+    given: Template
+    """The node's ``with``."""
+    needs: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedGraph:
+    """Immutable, and shared by all runs of the version in this process."""
+
+    version: GraphVersion
+    document: GraphDocument
+    nodes: Mapping[NodeId, PreparedNode]
+    dependents: Mapping[NodeId, tuple[NodeId, ...]]
+    outputs: Template
+
+
+def prepare(version: GraphVersion, catalogue: Catalogue, evaluator: Evaluator) -> PreparedGraph:
+    """Prepare a stored, hence valid, version.
+
+    Raises :class:`NodeTypeUnavailable` where the catalogue is not the one it was published with.
+    """
+    for name, wanted in version.node_types.items():
+        here = catalogue.get(name)
+        if here is None or here.version != wanted:
+            raise NodeTypeUnavailable(
+                f"node type {name!r} version {wanted} is not installed here",
+                hint="run a worker of the release that published the graph, or publish it again",
+                graph_version_id=version.graph_version_id,
+            )
+    document = GraphDocument.model_validate(version.document)
+    nodes: dict[NodeId, PreparedNode] = {}
+    dependents: defaultdict[NodeId, list[NodeId]] = defaultdict(list)
+    for name, node in document.nodes.items():
+        node_id = NodeId(name)
+        needs = tuple(NodeId(need) for need in node.needs)
+        nodes[node_id] = PreparedNode(
+            node_id, catalogue[node.type], evaluator.compile(node.with_), needs
+        )
+        for need in needs:
+            dependents[need].append(node_id)
+    return PreparedGraph(
+        version=version,
+        document=document,
+        nodes=nodes,
+        dependents={need: tuple(after) for need, after in dependents.items()},
+        outputs=evaluator.compile(document.outputs),
+    )

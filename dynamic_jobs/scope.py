@@ -1,0 +1,25 @@
+"""What expressions can name: ``params``, ``nodes``, ``run``, ``trigger``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from graph_defs.expressions import Scope
+
+from dynamic_jobs.active import ActiveRun
+from dynamic_jobs.prepared import PreparedGraph
+from foundation.ids import NodeId
+
+
+def run_scope(graph: PreparedGraph, active: ActiveRun, outputs: Mapping[NodeId, Any]) -> Scope:
+    """The scope of a run. ``outputs`` is read when an expression is, so it may still grow."""
+    return Scope(
+        params=active.params,
+        nodes=outputs,
+        run={
+            "id": active.run_id,
+            "graph": graph.version.name,
+            "version": graph.version.version,
+            "created_at": active.created_at,
+        },
+        trigger=active.trigger,
+    )

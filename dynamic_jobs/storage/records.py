@@ -1,0 +1,88 @@
+"""What the writer takes: one event-log row each, ready to insert, and what it does to its run."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from dagster import DagsterEventType, DagsterRunStatus, EventLogEntry
+from dagster._core.events import EVENT_TYPE_TO_PIPELINE_RUN_STATUS, JobFailureData
+from dagster._serdes import serialize_value
+
+from foundation.ids import NodeId, RunId
+
+_TERMINAL: Final = {
+    DagsterRunStatus.SUCCESS,
+    DagsterRunStatus.FAILURE,
+    DagsterRunStatus.CANCELED,
+}
+
+STATUS_OF: Final[dict[DagsterRunStatus, str]] = {
+    DagsterRunStatus.QUEUED: "queued",
+    DagsterRunStatus.STARTED: "running",
+    DagsterRunStatus.CANCELING: "cancelling",
+    DagsterRunStatus.SUCCESS: "succeeded",
+    DagsterRunStatus.FAILURE: "failed",
+    DagsterRunStatus.CANCELED: "cancelled",
+}
+"""Dagster's run status in our words. STARTING is still ``queued`` to a user: nothing has run."""
+
+TERMINAL_STATUSES: Final = frozenset(STATUS_OF[status] for status in _TERMINAL)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChange:
+    """A run-level event's effect on its run."""
+
+    dagster: DagsterRunStatus
+    at: datetime
+    failure_reason: str | None
+
+    @property
+    def started_at(self) -> datetime | None:
+        return self.at if self.dagster is DagsterRunStatus.STARTED else None
+
+    @property
+    def ended_at(self) -> datetime | None:
+        return self.at if self.dagster in _TERMINAL else None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of ``event_logs`` and what commits together with it."""
+
+    run_id: RunId
+    event: str
+    event_type: str | None
+    at: datetime
+    step_key: str | None
+    status: StatusChange | None = None
+    output: tuple[NodeId, str] | None = None
+    """A node and its output, as JSON text."""
+
+    @classmethod
+    def of(cls, entry: EventLogEntry, output: tuple[NodeId, str] | None = None) -> "Record":
+        at = datetime.fromtimestamp(entry.timestamp, UTC)
+        event = entry.dagster_event
+        return cls(
+            run_id=RunId(entry.run_id),
+            event=serialize_value(entry),
+            event_type=event.event_type_value if event else None,
+            at=at,
+            step_key=event.step_key if event else entry.step_key,
+            status=_status_change(entry, at),
+            output=output,
+        )
+
+
+def _status_change(entry: EventLogEntry, at: datetime) -> StatusChange | None:
+    event = entry.dagster_event
+    if event is None:
+        return None
+    status = EVENT_TYPE_TO_PIPELINE_RUN_STATUS.get(DagsterEventType(event.event_type_value))
+    if status is None:
+        return None
+    reason: str | None = None
+    data = event.event_specific_data
+    if isinstance(data, JobFailureData) and data.failure_reason:
+        reason = data.failure_reason.value
+    return StatusChange(status, at, reason if reason != "UNKNOWN" else None)

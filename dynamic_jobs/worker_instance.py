@@ -1,0 +1,47 @@
+"""The Dagster instance of a warm worker: many runs at once, in threads, and no console."""
+
+from collections.abc import Sequence
+from logging import Handler
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dagster import DagsterInstance
+from dagster._core.instance.ref import InstanceRef
+
+from foundation.ids import RunId
+
+if TYPE_CHECKING:
+    from dynamic_jobs.runtime import NodeRuntime
+
+
+class WorkerInstance(DagsterInstance):
+    """Stock, but for three answers.
+
+    Stock Dagster configures logging anew for each run, under a lock that another run's thread may
+    hold: concurrent runs deadlock. And it prints every event to the console.
+    """
+
+    runtime: "NodeRuntime"
+
+    def get_yaml_python_handlers(self) -> Sequence[Handler]:
+        return []
+
+    @property
+    def python_log_level(self) -> str:
+        return "CRITICAL"
+
+    def run_will_resume(self, run_id: str) -> bool:
+        """A run that is being handed back has been interrupted, but it has not failed."""
+        active = self.runtime.active.get(RunId(run_id))
+        return active is not None and active.interrupt == "hand_back"
+
+
+def open_instance(home: Path, runtime: "NodeRuntime") -> WorkerInstance:
+    """The instance that ``dagster.yaml`` in ``home`` describes, as a worker uses it."""
+    kind = {"module": WorkerInstance.__module__, "class": WorkerInstance.__name__}
+    ref = InstanceRef.from_dir(str(home), overrides={"instance_class": kind})
+    instance = DagsterInstance.from_ref(ref)
+    if not isinstance(instance, WorkerInstance):
+        raise TypeError(f"dagster.yaml in {home} names another instance class")
+    instance.runtime = runtime
+    return instance

@@ -1,0 +1,1 @@
+"""The graph document: model, validation, fingerprint, versions and store. Never imports Dagster."""

@@ -1,0 +1,1 @@
+"""The front door: command line, embedded local stack, Dagster definitions (composition root)."""

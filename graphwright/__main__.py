@@ -1,0 +1,5 @@
+"""``python -m graphwright`` is the command ``graphwright``."""
+
+from graphwright.cli import main
+
+main()

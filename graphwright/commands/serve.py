@@ -1,0 +1,94 @@
+"""The processes of an installation, and what one needs before the first of them starts."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from foundation.errors import Unavailable
+from graphwright.commands.session import session
+
+app = typer.Typer()
+
+
+@app.command()
+def api(context: typer.Context) -> None:
+    """Serve the HTTP API in this process, until SIGTERM."""
+    from live_api.server import run
+
+    from foundation.settings import Limits
+
+    run(session(context).settings(), Limits())
+
+
+@app.command()
+def worker(context: typer.Context) -> None:
+    """Execute queued runs in this process, until SIGTERM; then finish or hand back what runs."""
+    from dynamic_jobs.worker import Worker
+
+    from foundation.settings import Limits
+    from graphwright.home import enter_dagster_home
+
+    settings = session(context).settings()
+    enter_dagster_home(settings)
+    Worker(settings, Limits()).run()
+
+
+@app.command()
+def code(context: typer.Context) -> None:
+    """Become Dagster's gRPC code server for the window of recently used graphs."""
+    from graphwright.home import enter_dagster_home
+
+    settings = session(context).settings()
+    enter_dagster_home(settings)
+    serve = ("-m", "dagster", "api", "grpc", "--module-name", "graphwright.definitions")
+    address = ("--host", "127.0.0.1", "--port", str(settings.code_port))
+    rest = ("--location-name", "graphwright", "--empty-working-directory")
+    os.execv(sys.executable, [sys.executable, *serve, *address, *rest])  # noqa: S606 - ourselves
+
+
+@app.command()
+def migrate(context: typer.Context) -> None:
+    """Bring the database up to date: our schema, then Dagster's tables. Safe to repeat."""
+    from foundation.database import migrate as apply
+    from graphwright.home import create_dagster_tables, enter_dagster_home
+
+    now = session(context)
+    settings = now.settings()
+    if not settings.database_url:
+        raise Unavailable("no database is known", hint="Set GRAPHWRIGHT_DATABASE_URL.")
+    applied = apply(settings.database_url)
+    now.terminal.note(f"applied {', '.join(applied)}" if applied else "our schema is up to date")
+    enter_dagster_home(settings)
+    create_dagster_tables()
+    now.terminal.note("Dagster's tables exist")
+
+
+@app.command()
+def token(
+    context: typer.Context,
+    tenant: Annotated[str, typer.Option(help="Made where it is missing.")],
+    subject: Annotated[str, typer.Option(help="Who the token stands for.")] = "cli",
+    scopes: Annotated[
+        str | None, typer.Option(help="Separated by spaces; all of them when left out.")
+    ] = None,
+    hours: Annotated[float, typer.Option(help="How long it is good for.", min=0.001)] = 12.0,
+) -> None:
+    """Print a bearer token for a tenant, and nothing else."""
+    import asyncio
+
+    from graphwright.access import tenant_token
+
+    settings = session(context).settings()
+    asked = None if scopes is None else scopes.split()
+    issued = tenant_token(settings, tenant, subject=subject, scopes=asked, hours=hours)
+    typer.echo(asyncio.run(issued))
+
+
+@app.command()
+def schema(context: typer.Context) -> None:
+    """Print the JSON Schema of the graph document."""
+    from graph_defs.document import json_schema
+
+    session(context).terminal.data(json_schema())

@@ -1,0 +1,43 @@
+"""What the global options said, handed to every command by Typer's context."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from graphwright.terminal import Terminal
+
+if TYPE_CHECKING:
+    from foundation.settings import Settings
+    from graphwright.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One invocation of the command line."""
+
+    state: Path | None
+    api_url: str | None
+    token: str | None = field(repr=False)
+    terminal: Terminal = field(default_factory=Terminal)
+
+    def settings(self) -> "Settings":
+        """The settings: global options first, then the environment, then the state folder."""
+        from foundation.settings import Settings
+
+        given = {"state": self.state, "api_url": self.api_url, "token": self.token}
+        chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return Settings(**chosen)
+
+    def client(self) -> "Client":
+        from graphwright.client import Client
+
+        settings = self.settings()
+        return Client(settings.api_url, settings.token)
+
+
+def session(context: typer.Context) -> Session:
+    found = context.obj
+    assert isinstance(found, Session)
+    return found

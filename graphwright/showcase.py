@@ -1,0 +1,64 @@
+"""The examples, published and run through the API as any user would, each shown live."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from foundation.errors import GraphwrightError
+from graphwright.client import Client
+from graphwright.live import EventPrinter
+
+_OUTPUT_CHARACTERS = 2_000
+
+
+def documents(folder: Path) -> list[Path]:
+    """The graph documents of a folder, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix in {".yaml", ".yml", ".json"})
+
+
+def run_all(client: Client, files: list[Path], show: Callable[[str], None]) -> list[str]:
+    """Run each document's graph with its default params; the reasons of those that failed."""
+    failures: list[str] = []
+    for path in files:
+        try:
+            failed = _run(client, path, show)
+        except GraphwrightError as error:
+            failed = str(error)
+        if failed:
+            show(f"[bold red]{escape(path.name)} failed:[/] {escape(failed)}")
+            failures.append(f"{path.name}: {failed}")
+    return failures
+
+
+def _run(client: Client, path: Path, show: Callable[[str], None]) -> str:
+    """Publish and run one document; why it failed, empty when it succeeded."""
+    graph, _ = client.apply(path.read_bytes(), is_json=path.suffix == ".json")
+    began = time.monotonic()
+    run_id = client.start(graph["name"], {})["run_id"]
+    nodes = len(client.run(run_id)["nodes"])
+    show(f"\n[bold]{escape(graph['name'])}[/] version {graph['version']}, {nodes} nodes, {run_id}")
+    printer = EventPrinter(nodes, show)
+    for event in client.watch(run_id):
+        printer(event)
+    run = client.run(run_id)
+    seconds = time.monotonic() - began
+    if run["status"] != "succeeded":
+        return f"run {run_id} {run['status']} {_reason(run)}".strip()
+    show(f"[bold green]succeeded[/] in {seconds:.2f} s: {escape(_short(run['outputs']))}")
+    return ""
+
+
+def _reason(run: dict[str, Any]) -> str:
+    error = run.get("error")
+    return json.dumps(error, ensure_ascii=False) if error else ""
+
+
+def _short(outputs: object) -> str:
+    text = json.dumps(outputs, ensure_ascii=False)
+    if len(text) <= _OUTPUT_CHARACTERS:
+        return text
+    return f"{text[:_OUTPUT_CHARACTERS]}… ({len(text)} characters)"

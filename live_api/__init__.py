@@ -1,0 +1,1 @@
+"""The HTTP face: REST, SSE and WebSocket. The only importer of FastAPI."""

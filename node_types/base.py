@@ -1,0 +1,116 @@
+"""What a node type is: a name, a version, two pydantic models and one function.
+
+To add a node type, add one file to this package with one class that derives from
+:class:`LoopNodeType` or :class:`ThreadNodeType`; the catalogue finds it by itself. Heavy imports go
+inside the function, so that a process that only validates graphs does not pay for them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from foundation.errors import GraphwrightError
+
+Effects = Literal["none", "external"]
+"""``none``: the node may run again after a crash, unseen. ``external``: it changes, or may change,
+something outside, so it starts only when everything upstream and its own start are committed."""
+
+RunsOn = Literal["loop", "thread"]
+"""Where the function runs: on the worker's event loop, or in a thread because it blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePolicy:
+    """What the operator of the installation allows nodes to do."""
+
+    file_roots: tuple[Path, ...] = ()
+    """Folders below which files may be read; relative paths are looked up in them, in order."""
+    http_private: bool = False
+    """Whether loopback, private and link-local addresses may be called."""
+    max_input_bytes: int = 64 * 2**20
+    """Bytes that one node may read from one file or one response."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeContext:
+    """Where one attempt of one node runs, and what it may use."""
+
+    tenant: str
+    run_id: str
+    node: str
+    attempt: int
+    """Counts from 1."""
+    key: str
+    """The same for every attempt of this node in this run: an idempotency key for the outside."""
+    policy: NodePolicy
+    log: Callable[[str, str], None]
+    """``log(level, message)`` becomes a ``node.log`` event. Levels: debug, info, warning, error."""
+
+
+class NodeError(GraphwrightError):
+    """A node could not do its work, by fault of its inputs or of the outside world.
+
+    Each way of failing is a subclass with a ``code`` of its own. Message and hint are shown to the
+    graph's author, so they hold no secret: of a URL only scheme and host, of a header only its
+    name, of a file only the path that the author wrote.
+    """
+
+    code = "node_failed"
+    status = 422
+
+
+class Fields(BaseModel):
+    """Base of the models of ``with`` and of outputs: immutable, and no unknown field passes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, serialize_by_alias=True)
+
+
+W = TypeVar("W", bound=BaseModel)
+O = TypeVar("O", bound=BaseModel)  # noqa: E741
+
+
+class NodeType(ABC, Generic[W, O]):
+    """One kind of node. Instances hold no state: one serves every run of a process."""
+
+    name: ClassVar[str]
+    """What a document writes as ``type``: lower-case words with dots, such as ``file.read``."""
+    version: ClassVar[int]
+    """Raised when the same ``with`` starts to mean something else."""
+    effects: ClassVar[Effects]
+    runs_on: ClassVar[RunsOn]
+    With: type[W]
+    """The node's ``with``, after its expressions were evaluated."""
+    Output: type[O]
+    """What ``nodes.<id>.output`` is; a ``RootModel`` where it is not an object."""
+
+
+class LoopNodeType(NodeType[W, O]):
+    """A node type whose work is asynchronous: it awaits and never blocks."""
+
+    runs_on = "loop"
+
+    @abstractmethod
+    async def run(self, given: W, context: NodeContext) -> O:
+        """Do the node's work.
+
+        Raises:
+            NodeError: the work cannot be done.
+        """
+
+
+class ThreadNodeType(NodeType[W, O]):
+    """A node type whose work blocks: reading files, using the CPU."""
+
+    runs_on = "thread"
+
+    @abstractmethod
+    def run_blocking(self, given: W, context: NodeContext) -> O:
+        """Do the node's work, in a thread of the worker's.
+
+        Raises:
+            NodeError: the work cannot be done.
+        """

@@ -1,0 +1,24 @@
+"""``data.transform``: one value, computed by the expressions in it."""
+
+from pydantic import Field, JsonValue, RootModel
+
+from node_types.base import Fields, LoopNodeType, NodeContext
+
+
+class Transform(Fields):
+    """A value, usually one expression: ``value: "${{ nodes.read.output.rows.size() }}"``."""
+
+    value: JsonValue = Field(description="Any JSON; the expressions inside it are evaluated.")
+
+
+class DataTransform(LoopNodeType[Transform, RootModel[JsonValue]]):
+    """Passes on its value; the work is in the expressions, which are evaluated before it runs."""
+
+    name = "data.transform"
+    version = 1
+    effects = "none"
+    With = Transform
+    Output = RootModel[JsonValue]
+
+    async def run(self, given: Transform, context: NodeContext) -> RootModel[JsonValue]:
+        return RootModel[JsonValue](given.value)

@@ -1,0 +1,1 @@
+"""What several node types share; not node types themselves."""

@@ -1,0 +1,1 @@
+"""Timers, as real Dagster schedules."""

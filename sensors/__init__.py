@@ -1,0 +1,1 @@
+"""Webhooks and run-status sensors, as real Dagster sensors."""

@@ -1,0 +1,74 @@
+"""Real PostgreSQL for the tests: one server a session, a database of its own per test.
+
+Durability stays on, fsync too: tests that kill processes mean it, and cloning a template is cheap.
+"""
+
+import fcntl
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from foundation.database import migrate
+
+
+@contextmanager
+def exclusive(path: Path) -> Generator[None]:
+    """Let one test process at a time through."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def with_database(url: str, name: str) -> str:
+    """The same server, another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def ensure_template(server_url: str, name: str) -> None:
+    """Make the database ``name`` with all tables, ours and Dagster's, unless it is there."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+        if known.fetchone():
+            return
+        building = Identifier(f"{name}_building")
+        connection.execute(SQL("DROP DATABASE IF EXISTS {}").format(building))
+        connection.execute(SQL("CREATE DATABASE {}").format(building))
+        create_tables(with_database(server_url, f"{name}_building"))
+        connection.execute(SQL("ALTER DATABASE {} RENAME TO {}").format(building, Identifier(name)))
+
+
+def create_tables(url: str) -> None:
+    """Create our tables and Dagster's in an empty database."""
+    # Seconds of import, which tests without a database are spared.
+    from dagster_postgres.event_log import PostgresEventLogStorage
+    from dagster_postgres.run_storage import PostgresRunStorage
+    from dagster_postgres.schedule_storage import PostgresScheduleStorage
+
+    migrate(url)
+    for kind in (PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage):
+        kind(url, should_autocreate_tables=True).dispose()
+
+
+@contextmanager
+def cloned_database(server_url: str, template: str) -> Generator[str]:
+    """The URL of a fresh copy of ``template``, dropped at the end whoever is still connected."""
+    name = f"test_{secrets.token_hex(8)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(
+            SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template))
+        )
+    try:
+        yield with_database(server_url, name)
+    finally:
+        drop_database(server_url, name)
+
+
+def drop_database(server_url: str, name: str) -> None:
+    """Drop a database, whoever is connected to it."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
