@@ -21,7 +21,7 @@ down: .venv/.stamp ## Stop the local stack
 	@$(RUN)/graphwright down
 
 test: .venv/.stamp ## Run the tests; ARGS="…" goes to pytest, as in ARGS="tests/graphwright -x"
-	$(RUN)/pytest -n auto --maxprocesses 4 -m "not soak" $(ARGS)
+	$(RUN)/pytest -n auto --maxprocesses 4 --dist loadgroup -m "not soak" $(ARGS)
 
 soak: .venv/.stamp ## Run the long fault and load tests
 	$(RUN)/pytest -m soak $(ARGS)
@@ -57,5 +57,6 @@ format: .venv/.stamp ## Format the code and apply safe fixes
 	.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 define check-python
+test -n "$(PYTHON)" || { echo "Graphwright needs Python 3.11 or later, and there is no python3" >&2; exit 1; }; \
 "$(PYTHON)" -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Graphwright needs Python 3.11 or later; %s is %d.%d. Name another: make PYTHON=/path/to/python3 …" % (sys.executable, v[0], v[1]))'
 endef

@@ -9,6 +9,7 @@ from functools import cache
 from dagster import JobDefinition
 from dagster._core.definitions.reconstruct import ReconstructableJob, build_reconstructable_job
 
+import node_types
 from dynamic_jobs.compiler import CompiledGraph, Compiler
 from dynamic_jobs.runtime import NodeRuntime
 from foundation.database import Connection, connect
@@ -42,4 +43,4 @@ def compile_version(
 @cache
 def _compiler() -> Compiler:
     # Dagster calls load_job with strings only and many times, so the process keeps one compiler.
-    return Compiler(NodeRuntime(Settings(), Limits(), Catalogue.from_packages()))
+    return Compiler(NodeRuntime(Settings(), Limits(), Catalogue.from_packages(node_types)))

@@ -19,6 +19,7 @@ from dagster import (
     Field,
     GraphDefinition,
     In,
+    IOManagerDefinition,
     JobDefinition,
     MultiDependencyDefinition,
     NodeInvocation,
@@ -113,7 +114,7 @@ class Compiler:
             description=graph.document.metadata.description,
             executor_def=ExecutorDefinition.hardcoded_executor(executor),
             resource_defs={
-                "io_manager": ResourceDefinition.hardcoded_resource(
+                "io_manager": IOManagerDefinition.hardcoded_io_manager(
                     OutputIOManager(self._runtime.settings.database_url)
                 ),
                 naming.PARAMS_RESOURCE: _params_resource(graph),

@@ -22,7 +22,7 @@ CANCEL_CHANNEL: Final = "graphwright_cancel"
 STATUS: Final[LiteralString] = """
 SELECT r.status, d.pipeline_name AS job_name
 FROM graphwright.runs r JOIN runs d ON d.run_id = %(run_id)s::text
-WHERE r.tenant = %(tenant)s AND r.run_id = %(run_id)s
+WHERE r.tenant = %(tenant)s AND r.run_id = %(run_id)s::uuid
 """
 
 DEQUEUE: Final[LiteralString] = (

@@ -1,5 +1,5 @@
-"""Our ``RunCoordinator``: what the Dagster UI, its daemon or GraphQL launches takes the same way as
-a trigger of ours, through the queue to a warm worker.
+"""Our ``RunCoordinator``: what the Dagster UI, its daemon or GraphQL launches goes the way of our
+own triggers, through the queue to a warm worker.
 
 Dagster inserts the run before it calls this, in another transaction; a run that is cut off in
 between has no queue row.
@@ -9,11 +9,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, LiteralString, cast
 
-from dagster import DagsterEventType, DagsterRun, RunCoordinator
+from dagster import DagsterEventType, DagsterRun
 from dagster._config.config_schema import UserConfigSchema
-from dagster._core.run_coordinator.base import SubmitRunContext
+from dagster._core.run_coordinator.base import RunCoordinator, SubmitRunContext
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
-from graph_defs.params import bind_params
 
 from dynamic_jobs import naming, new_run
 from dynamic_jobs.code_pointer import compile_version
@@ -23,6 +22,7 @@ from foundation.database import Connection, connect
 from foundation.errors import Conflict, Invalid
 from foundation.ids import RunId, TenantId
 from foundation.settings import Limits
+from graph_defs.params import bind_params
 
 INSERT: Final[LiteralString] = f"""
 WITH queued AS (SELECT 0 AS id) {new_run.INSERT_OURS} ON CONFLICT DO NOTHING

@@ -63,8 +63,8 @@ def run_id_of(text: str) -> RunId:
     try:
         run_id = str(UUID(text))
     except ValueError:
-        run_id = ""
-    if run_id != text.lower():
+        raise run_not_found(text) from None
+    if run_id != text.lower():  # UUID() takes other spellings too
         raise run_not_found(text)
     return RunId(run_id)
 

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import RunLauncher
 from dagster._config.config_schema import UserConfigSchema
-from dagster._core.launcher.base import LaunchRunContext
+from dagster._core.launcher.base import LaunchRunContext, RunLauncher
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from foundation.errors import Conflict

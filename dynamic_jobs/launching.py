@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
-from graph_defs.params import bind_params
-
 from dynamic_jobs.compiler import CompiledGraph, Compiler
 from dynamic_jobs.new_run import CREATE, NewRun, values_of
 from dynamic_jobs.runtime import NodeRuntime
 from dynamic_jobs.storage import GraphwrightStorage
 from foundation.database import AsyncPool
 from foundation.ids import RunId, new_id
+from graph_defs.params import bind_params
 from graph_defs.versions import GraphVersion
 
 

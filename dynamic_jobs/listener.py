@@ -59,9 +59,7 @@ class Listener:
     def _listen(self) -> None:
         with connect(self._url) as connection:
             for channel in (WAKE_CHANNEL, CANCEL_CHANNEL):
-                connection.execute(
-                    SQL("LISTEN {}").format(Identifier(channel))
-                )
+                connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
             self._wake()  # whatever came while nobody listened
             while not self._closed.is_set():
                 for notification in connection.notifies(timeout=_TICK_SECONDS, stop_after=1):

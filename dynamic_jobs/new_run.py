@@ -31,20 +31,20 @@ INSERT INTO graphwright.runs (
     tenant, run_id, graph_id, graph_version_id, parent_run_id, trigger, params, status, author,
     priority, not_before, live, created_at, last_event_id
 ) SELECT
-    %(tenant)s, %(run_id)s, %(graph_id)s, %(graph_version_id)s, %(parent_run_id)s, %(trigger)s,
-    %(params)s, 'queued', %(author)s, %(priority)s, %(not_before)s, %(live)s, %(created_at)s,
-    queued.id
+    %(tenant)s, %(run_id)s::uuid, %(graph_id)s::uuid, %(graph_version_id)s::uuid,
+    %(parent_run_id)s::uuid, %(trigger)s::jsonb, %(params)s::jsonb, 'queued', %(author)s,
+    %(priority)s, %(not_before)s::timestamptz, %(live)s, %(created_at)s, queued.id
 FROM queued
 """
 
 ENQUEUE: Final[LiteralString] = """
 INSERT INTO graphwright.run_queue (run_id, tenant, priority, not_before)
-VALUES (%(run_id)s, %(tenant)s, %(priority)s, COALESCE(%(not_before)s, now()))
+VALUES (%(run_id)s::uuid, %(tenant)s, %(priority)s, COALESCE(%(not_before)s::timestamptz, now()))
 """
 
 TOUCH_GRAPH: Final[LiteralString] = """
 INSERT INTO graphwright.recent_graphs AS r (graph_id, tenant, used_at)
-VALUES (%(graph_id)s, %(tenant)s, now())
+VALUES (%(graph_id)s::uuid, %(tenant)s, now())
 ON CONFLICT (graph_id) DO UPDATE SET used_at = excluded.used_at
 WHERE r.used_at < excluded.used_at - interval '10 seconds'
 """

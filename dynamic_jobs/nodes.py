@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
-from graph_defs.expressions import Evaluator, Scope, Template
 from pydantic import BaseModel, ValidationError
 
 from dynamic_jobs.prepared import PreparedNode
 from foundation.errors import Fault, GraphwrightError, Invalid
+from graph_defs.expressions import Evaluator, Scope, Template
 from node_types.base import LoopNodeType, NodeContext, NodeError, ThreadNodeType
 
 _log = logging.getLogger(__name__)

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graph_defs.expressions import Evaluator, Template
-
 from foundation.errors import GraphwrightError
 from foundation.ids import NodeId
 from graph_defs.catalogue import Catalogue
 from graph_defs.document import GraphDocument
+from graph_defs.expressions import Evaluator, Template
 from graph_defs.versions import GraphVersion
 from node_types.base import NodeType
 
@@ -62,7 +61,7 @@ def prepare(version: GraphVersion, catalogue: Catalogue, evaluator: Evaluator) -
         node_id = NodeId(name)
         needs = tuple(NodeId(need) for need in node.needs)
         nodes[node_id] = PreparedNode(
-            node_id, catalogue[node.type], evaluator.compile(node.with_), needs
+            node_id, catalogue[node.type], evaluator.compile(node.given), needs
         )
         for need in needs:
             dependents[need].append(node_id)

@@ -7,13 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from graph_defs.expressions import Evaluator
-
 from dynamic_jobs.active import ActiveRun
 from dynamic_jobs.nodes import NodeRunner
 from foundation.ids import RunId
 from foundation.settings import Limits, Settings
 from graph_defs.catalogue import Catalogue
+from graph_defs.expressions import Evaluator
 from node_types.base import NodePolicy
 
 T = TypeVar("T")

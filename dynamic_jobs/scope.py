@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from graph_defs.expressions import Scope
-
 from dynamic_jobs.active import ActiveRun
 from dynamic_jobs.prepared import PreparedGraph
 from foundation.ids import NodeId
+from graph_defs.expressions import Scope
 
 
 def run_scope(graph: PreparedGraph, active: ActiveRun, outputs: Mapping[NodeId, Any]) -> Scope:

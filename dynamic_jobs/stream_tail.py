@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Final, TypeAlias, TypedDict
+from typing import Any, ClassVar, Final, TypeAlias
 
 import orjson
 
@@ -19,11 +19,6 @@ _log = logging.getLogger(__name__)
 Read: TypeAlias = Callable[[TenantId, RunId, int], Awaitable[EventPage]]
 
 _MAX_SIGNALS: Final = 256
-
-
-class _Message(TypedDict):
-    prev: str
-    events: list[RunEvent]
 
 
 class SlowClient(GraphwrightError):
@@ -153,10 +148,10 @@ class RunTail:
             self._signals.put_nowait(signal)
 
     async def _advance(self, signal: str | None) -> bool:
-        if signal is not None:
-            message = _Message(orjson.loads(signal))
-            if int(message["prev"]) <= self.position:
-                return self._give_out(message["events"])
+        if signal is not None and (message := _parse(signal)):
+            prev, events = message
+            if prev <= self.position:
+                return self._give_out(events)
         while True:
             page = await self._read(self.tenant, self.run_id, self.position)
             if self._give_out(page.events) or page.ended:
@@ -178,3 +173,13 @@ class RunTail:
             for inbox in self._inboxes:
                 inbox.put(fresh)
         return ended
+
+
+def _parse(signal: str) -> tuple[int, list[RunEvent]] | None:
+    """A message's ``prev`` and events; None, like a gap, for what is no message."""
+    try:
+        message: dict[str, Any] = orjson.loads(signal)
+        return int(message["prev"]), message["events"]
+    except (ValueError, TypeError, KeyError):
+        _log.warning("a message about a run cannot be understood: %.80s", signal)
+        return None

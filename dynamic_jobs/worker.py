@@ -16,6 +16,7 @@ from typing import Final, LiteralString
 
 import psycopg
 
+import node_types
 from dynamic_jobs.active import Interrupt
 from dynamic_jobs.compiler import Compiler
 from dynamic_jobs.execution import RunExecution
@@ -66,7 +67,7 @@ class Worker:
         """Claim and execute runs until stopped."""
         settings = self._settings
         with (
-            NodeRuntime(settings, self._limits, Catalogue.from_packages()) as runtime,
+            NodeRuntime(settings, self._limits, Catalogue.from_packages(node_types)) as runtime,
             pool(settings.database_url, size=settings.worker_runs) as connections,
             ThreadPoolExecutor(settings.worker_runs, thread_name_prefix="run") as threads,
             open_instance(_dagster_home(settings.state), runtime) as instance,

@@ -1,12 +1,13 @@
 """The Dagster instance of a warm worker: many runs at once, in threads, and no console."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from logging import Handler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagster import DagsterInstance
+from dagster import DagsterInstance, Field
 from dagster._core.instance.ref import InstanceRef
+from dagster._serdes import ConfigurableClassData
 
 from foundation.ids import RunId
 
@@ -22,6 +23,15 @@ class WorkerInstance(DagsterInstance):
     """
 
     runtime: "NodeRuntime"
+
+    @classmethod
+    def config_schema(cls) -> dict[str, Field]:
+        """What Dagster asks of a custom instance class: settings of its own. There are none."""
+        return {}
+
+    @classmethod
+    def config_defaults(cls, base_dir: str) -> Mapping[str, ConfigurableClassData | None]:
+        return InstanceRef.config_defaults(base_dir)
 
     def get_yaml_python_handlers(self) -> Sequence[Handler]:
         return []

@@ -6,6 +6,7 @@ Ours is psycopg 3 throughout; Dagster's own storage keeps psycopg2 behind SQLAlc
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, LiteralString, TypeAlias, cast
+from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
@@ -17,13 +18,15 @@ AsyncPool: TypeAlias = AsyncConnectionPool[AsyncConnection]
 Pool: TypeAlias = ConnectionPool[Connection]
 
 _MIGRATION_LOCK = 0x6772_6170  # "grap": any number that no one else takes on this database
+_FOLDER = files("foundation") / "migrations"
+_SEARCH_PATH = "-csearch_path=public"
 _OPTIONS: Mapping[str, Any] = {"autocommit": True, "row_factory": dict_row}
 
 
 def async_pool(url: str, *, size: int = 8) -> AsyncPool:
     """A closed pool of at most ``size`` connections; open it with ``async with``."""
     return AsyncConnectionPool(
-        url,
+        pinned(url),
         min_size=1,
         max_size=size,
         open=False,
@@ -36,7 +39,7 @@ def async_pool(url: str, *, size: int = 8) -> AsyncPool:
 def pool(url: str, *, size: int = 4) -> Pool:
     """A closed pool of at most ``size`` connections for threads; open it with ``with``."""
     return ConnectionPool(
-        url,
+        pinned(url),
         min_size=1,
         max_size=size,
         open=False,
@@ -48,7 +51,23 @@ def pool(url: str, *, size: int = 4) -> Pool:
 
 def connect(url: str) -> Connection:
     """One connection in autocommit mode, rows as dicts."""
-    return psycopg.Connection[DictRow].connect(url, autocommit=True, row_factory=dict_row)
+    return psycopg.Connection[DictRow].connect(
+        pinned(url), autocommit=True, row_factory=dict_row
+    )
+
+
+def pinned(url: str) -> str:
+    """The URL with ``search_path`` set to ``public``, where Dagster's tables are.
+
+    By default PostgreSQL looks first into a schema named like the role; for a role ``graphwright``
+    that is ours, and ours has a table ``runs`` too.
+    """
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    options = query.get("options", [])
+    if _SEARCH_PATH not in " ".join(options):
+        query["options"] = [" ".join((*options, _SEARCH_PATH))]
+    return urlunsplit(parts._replace(query=urlencode(query, doseq=True, quote_via=quote)))
 
 
 def migrate(url: str) -> list[str]:
@@ -67,18 +86,21 @@ def migrate(url: str) -> list[str]:
         )
         rows = connection.execute("SELECT name FROM graphwright.migrations")
         done = {row["name"] for row in rows}
-        for name, sql in _migrations():
+        for name in migration_names():
             if name in done:
                 continue
             with connection.transaction():
-                connection.execute(sql)
+                connection.execute(_sql(name))
                 connection.execute("INSERT INTO graphwright.migrations (name) VALUES (%s)", (name,))
             applied.append(name)
     return applied
 
 
-def _migrations() -> list[tuple[str, LiteralString]]:
-    folder = files("foundation") / "migrations"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+def migration_names() -> list[str]:
+    """Every migration of this release, in order."""
+    return sorted(entry.name for entry in _FOLDER.iterdir() if entry.name.endswith(".sql"))
+
+
+def _sql(name: str) -> LiteralString:
     # Shipped with the code, so as trustworthy as a literal.
-    return [(name, cast("LiteralString", (folder / name).read_text("utf-8"))) for name in names]
+    return cast("LiteralString", (_FOLDER / name).read_text("utf-8"))

@@ -2,10 +2,10 @@
 
 The binding gives the tree only as a serialised ``cel.expr.CheckedExpr`` and ships no Python classes
 for it, so this module alone describes the part of that message which we read or write. The schema
-is cel-spec's ``proto/cel/expr/{syntax,checked}.proto``, whose field numbers are a wire format and do
-not change. What is left out here (types, references, source positions) is kept by protobuf as
-unknown fields and survives a round trip. tests/graph_defs/test_expressions_ast.py fails loudly when
-an upgrade of the binding changes any of it.
+is cel-spec's ``proto/cel/expr/{syntax,checked}.proto``, whose field numbers are a wire format and
+do not change. What is left out here (types, references, source positions) is kept by protobuf as
+unknown fields and survives a round trip. tests/graph_defs/test_expressions_binding.py fails loudly
+when an upgrade of the binding changes any of it.
 
 Messages built at run time have no static types, hence ``Expr = Any``.
 """
@@ -115,14 +115,38 @@ def kind_of(expr: Expr) -> str:
     return expr.WhichOneof("expr_kind") or ""
 
 
-def arguments(call: Any) -> list[Expr]:
-    """A call's operands, the receiver of a method call first."""
-    return [call.target, *call.args] if call.HasField("target") else list(call.args)
+def children(expr: Expr) -> list[Expr]:
+    """The operands of a call (a method's receiver first), and what a list or a map is made of.
+
+    Not for comprehensions, whose parts see different variables.
+    """
+    match kind_of(expr):
+        case "select_expr":
+            return [expr.select_expr.operand]
+        case "call_expr":
+            call = expr.call_expr
+            return [call.target, *call.args] if call.HasField("target") else list(call.args)
+        case "list_expr":
+            return list(expr.list_expr.elements)
+        case "struct_expr":
+            entries = expr.struct_expr.entries
+            return [part for entry in entries for part in (entry.map_key, entry.value)]
+        case _:
+            return []
+
+
+def text_size(expr: Expr) -> int:
+    """Bytes of a string or bytes literal; 0 for other constants."""
+    constant = expr.const_expr
+    return len(constant.string_value.encode()) + len(constant.bytes_value)
 
 
 def string_constant(expr: Expr) -> str | None:
     """The string that the expression is, if it is nothing but a string literal."""
-    if kind_of(expr) != "const_expr" or expr.const_expr.WhichOneof("constant_kind") != "string_value":
+    if (
+        kind_of(expr) != "const_expr"
+        or expr.const_expr.WhichOneof("constant_kind") != "string_value"
+    ):
         return None
     return expr.const_expr.string_value
 

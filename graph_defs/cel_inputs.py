@@ -7,25 +7,16 @@ can check that the node is upstream.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, cast
 
 from graph_defs import cel_ast
 from graph_defs.cel_ast import Expr
-
-ROOTS = ("params", "nodes", "run", "trigger")
+from graph_defs.cel_faults import CompileFault
+from graph_defs.cel_runtime import ROOTS
 
 ABSENT = object()
 """What `Input.resolve` gives where there is nothing: the variable stays unset, and CEL's rules for
 errors (``||`` and ``&&`` absorb them) apply as they would to a missing key."""
-
-
-class ReferenceFault(Exception):
-    """A reference to ``nodes`` that cannot be checked before the run."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +35,14 @@ class Input:
         value: Any = roots
         last = len(self.path) - 1
         for position, key in enumerate(self.path):
-            if not isinstance(value, Mapping):
+            if not isinstance(value, dict):
                 return ABSENT
+            members = cast("dict[str, Any]", value)
             if self.tests and position == last:
-                return key in value
-            if key not in value:
+                return key in members
+            if key not in members:
                 return ABSENT
-            value = value[key]
+            value = members[key]
         return value
 
     def explain(self, roots: Mapping[str, Any]) -> tuple[str, str]:
@@ -58,27 +50,45 @@ class Input:
         value: Any = roots
         for position, key in enumerate(self.path):
             where = ".".join(self.path[:position])
-            if not isinstance(value, Mapping):
+            if not isinstance(value, dict):
                 return f"{where} is {_described(value)}, which has no fields", ""
-            if key not in value:
-                return _missing(where, key, list(value))
-            value = value[key]
+            members = cast("dict[str, Any]", value)
+            if key not in members:
+                return _missing(where, key, list(members))
+            value = members[key]
         return f"{'.'.join(self.path)} has no value", ""
 
 
 def _missing(where: str, key: str, present: list[str]) -> tuple[str, str]:
     if where == "nodes":
-        return f'node "{key}" has no output in this run', "It was skipped, failed, or is not upstream."
+        return (
+            f'node "{key}" has no output in this run',
+            "It was skipped, failed, or is not upstream.",
+        )
     known = ", ".join(sorted(present)[:8]) or "none"
     test = f"has({where}.{key})" if key.isidentifier() else f'"{key}" in {where}'
-    return f'{where} has no key "{key}"', f"Its keys are: {known}. Test with {test} where it may be missing."
+    return (
+        f'{where} has no key "{key}"',
+        f"Its keys are: {known}. Test with {test} where it may be missing.",
+    )
+
+
+_KINDS: Final = (
+    (bool, "a bool"),
+    (int, "an int"),
+    (float, "a double"),
+    (str, "a string"),
+    (list, "a list"),
+)
 
 
 def _described(value: object) -> str:
     if value is None:
         return "null"
-    names = {bool: "a bool", int: "an int", float: "a double", str: "a string", list: "a list"}
-    return names.get(type(value), "no object")
+    for kind, name in _KINDS:
+        if isinstance(value, kind):
+            return name
+    return "no object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,7 @@ class Inputs:
 def extract(root: Expr) -> Inputs:
     """Replaces the paths in ``root`` (changed in place) by variables ``@0``, ``@1``, …
 
-    Raises `ReferenceFault`.
+    Raises `CompileFault` for what cannot be checked before the run.
     """
     collector = _Collector()
     collector.visit(root, frozenset())
@@ -117,23 +127,16 @@ class _Collector:
             self._next_id += 1
             expr.id = self._next_id
             return
-        match cel_ast.kind_of(expr):
-            case "select_expr":
-                self.visit(expr.select_expr.operand, bound)
-            case "call_expr":
-                for argument in cel_ast.arguments(expr.call_expr):
-                    self.visit(argument, bound)
-            case "list_expr":
-                for element in expr.list_expr.elements:
-                    self.visit(element, bound)
-            case "struct_expr":
-                for entry in expr.struct_expr.entries:
-                    self.visit(entry.map_key, bound)
-                    self.visit(entry.value, bound)
-            case "comprehension_expr":
-                self._visit_fold(expr.comprehension_expr, bound)
-            case _:
-                pass
+        if cel_ast.kind_of(expr) == "comprehension_expr":
+            self._visit_fold(expr.comprehension_expr, bound)
+            return
+        if expr.struct_expr.message_name:
+            raise CompileFault(
+                f"{expr.struct_expr.message_name} is a protobuf message, no JSON",
+                "Write an object: {'key': value}.",
+            )
+        for each in cel_ast.children(expr):
+            self.visit(each, bound)
 
     def _visit_fold(self, fold: Any, bound: frozenset[str]) -> None:
         self.visit(fold.iter_range, bound)
@@ -145,7 +148,7 @@ class _Collector:
 
 
 def _path(expr: Expr, bound: frozenset[str]) -> tuple[str, ...] | None:
-    """The path that the expression is, if it leads by constant keys to a root that is not shadowed."""
+    """The path that the expression is, if constant keys lead to a root that is not shadowed."""
     keys: list[str] = []
     while True:
         match cel_ast.kind_of(expr):
@@ -153,7 +156,7 @@ def _path(expr: Expr, bound: frozenset[str]) -> tuple[str, ...] | None:
                 keys.append(expr.select_expr.field)
                 expr = expr.select_expr.operand
             case "call_expr" if expr.call_expr.function == "_[_]":
-                container, key = cel_ast.arguments(expr.call_expr)
+                container, key = cel_ast.children(expr)
                 constant = cel_ast.string_constant(key)
                 if constant is None:
                     return None
@@ -174,12 +177,12 @@ def _check(path: tuple[str, ...]) -> None:
     if path[0] != "nodes":
         return
     if len(path) == 1:
-        raise ReferenceFault(
+        raise CompileFault(
             "nodes must be followed by the id of one node",
             'Write nodes.<id>.output or nodes["<id>"].output, so that it can be checked before the '
             "run that the node is upstream.",
         )
     if len(path) > 2 and path[2] != "output":
-        raise ReferenceFault(
+        raise CompileFault(
             f'a node has no field "{path[2]}"', f"Its result is nodes.{path[1]}.output."
         )

@@ -1,8 +1,8 @@
 """JSON on its way into CEL (checked and measured) and CEL's values on their way out.
 
-Guards against what the binding gets wrong, each seen with cel-expr-python 0.1.3: it cuts strings at
-NUL, fails obscurely on lone surrogates, turns an int over int64 into a uint, overruns the C stack on
-deep nesting, and gives a null away without owning it.
+Guards against what the binding gets wrong, each seen with cel-expr-python 0.1.3: it cuts strings
+at NUL, fails obscurely on lone surrogates, turns an int over int64 into a uint, overruns the C
+stack on deep nesting, and gives a null away without owning it.
 """
 
 import base64
@@ -10,23 +10,15 @@ import ctypes
 import datetime
 import math
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
+
+from graph_defs.cel_faults import ValueFault
 
 UNIT: Final = 64
 """Bytes that any value is taken to occupy, besides its text; see cel_cost."""
 MAX_DEPTH: Final = 128
 _INT64: Final = 2**63
-
-
-class ValueFault(Exception):
-    """A value that cannot cross between JSON and CEL, in a user's words."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,36 +29,30 @@ class Extent:
     width: int
 
 
-def measure(values: Iterable[Any], cap: float = math.inf) -> Extent:
-    """Measures and checks JSON values that are to become CEL variables.
-
-    Stops early, with all that it saw, once the size is over ``cap`` bytes; the rest is then
-    unchecked. Raises `ValueFault`.
-    """
+def measure(value: Any) -> Extent:
+    """Measures and checks a JSON value that is to become a CEL variable. Raises `ValueFault`."""
     size = width = depth = 0
-    level = list(values)
+    level = [value]
     while level:
         depth += 1
         if depth > MAX_DEPTH:
             raise ValueFault(f"a value is nested deeper than {MAX_DEPTH} levels")
         below: list[Any] = []
-        for value in level:
-            kind = type(value)
-            if kind is str:
-                size += UNIT + text_size(value)
-            elif kind is dict:
-                size += UNIT + sum(UNIT + text_size(key) for key in value)
-                width = max(width, len(value))
-                below.extend(value.values())
-            elif kind is list:
-                size += UNIT
-                width = max(width, len(value))
-                below.extend(value)
+        for each in level:
+            size += UNIT
+            if isinstance(each, str):
+                size += text_size(each)
+            elif isinstance(each, dict):
+                members = cast("dict[str, Any]", each)
+                size += sum(UNIT + text_size(key) for key in members)
+                width = max(width, len(members))
+                below.extend(members.values())
+            elif isinstance(each, list):
+                items = cast("list[Any]", each)
+                width = max(width, len(items))
+                below.extend(items)
             else:
-                _check_scalar(value)
-                size += UNIT
-            if size > cap:
-                return Extent(size, width)
+                _check_scalar(each)
         level = below
     return Extent(size, width)
 
@@ -82,11 +68,17 @@ def text_size(text: Any) -> int:
     try:
         return len(text.encode())
     except UnicodeEncodeError:
-        raise ValueFault("a string holds half a surrogate pair, so it is no valid Unicode") from None
+        raise ValueFault(
+            "a string holds half a surrogate pair, so it is no valid Unicode"
+        ) from None
 
 
 def _check_scalar(value: object) -> None:
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueFault(f"a value is {_float_name(value)}, which is no JSON")
         return
     if not isinstance(value, int):
         raise ValueFault(f"a value is no JSON: {type(value).__name__}")
@@ -170,7 +162,8 @@ class _Reader:
         if isinstance(value, datetime.timedelta):
             return _duration(value)
         self._fail(
-            "the result holds a type, which JSON cannot express", "Compare types inside the expression."
+            "the result holds a type, which JSON cannot express",
+            "Compare types inside the expression.",
         )
         return None
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from foundation.errors import Fault
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 JsonObject: TypeAlias = dict[str, Json]
 Path: TypeAlias = tuple[str | int, ...]
 """The member names and array indexes that lead to a value."""
@@ -34,7 +34,7 @@ def pointer(path: Path) -> str:
 
 
 def strings(value: Json, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Every string value inside ``value`` (not the keys), with its path, in document order."""
+    """Every string inside ``value``, in document order; a key has the path of its member."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, list):
@@ -42,6 +42,7 @@ def strings(value: Json, path: Path = ()) -> Iterator[tuple[Path, str]]:
             yield from strings(item, (*path, index))
     elif isinstance(value, dict):
         for key, item in value.items():
+            yield (*path, key), key
             yield from strings(item, (*path, key))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from foundation.errors import Fault, Invalid, TooLarge
 from foundation.settings import Limits
 from graph_defs.json_values import Json, JsonObject, RepeatedKeys, check_content, kind_of, normal
-from graph_defs.yaml_reader import YamlSyntaxError, read_integer, read_yaml
+from graph_defs.yaml_text import YamlSyntaxError, read_integer, read_yaml
 
 
 @dataclass(frozen=True, slots=True)

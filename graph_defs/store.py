@@ -15,6 +15,7 @@ from foundation.paging import Page, decode_cursor, encode_cursor
 from graph_defs import statements
 from graph_defs.fingerprint import canonical
 from graph_defs.json_values import JsonObject
+from graph_defs.names import is_graph_name
 from graph_defs.versions import Graph, GraphVersion
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -74,14 +75,14 @@ class GraphStore:
 
     async def get(self, tenant: TenantId, graph: str) -> Graph:
         """The graph of this id or name. Raises NotFound."""
-        graph_id = as_uuid(graph)
+        if _UUID.fullmatch(graph):
+            statement, given = statements.GRAPH_BY_ID, {"tenant": tenant, "graph_id": graph}
+        elif is_graph_name(graph):
+            statement, given = statements.GRAPH_BY_NAME, {"tenant": tenant, "name": graph}
+        else:
+            raise _no_graph(graph)
         async with self._pool.connection() as connection:
-            if graph_id is not None:
-                given = {"tenant": tenant, "graph_id": graph_id}
-                row = await _row(connection, statements.GRAPH_BY_ID, given)
-            else:
-                given = {"tenant": tenant, "name": graph}
-                row = await _row(connection, statements.GRAPH_BY_NAME, given)
+            row = await _row(connection, statement, given)
         if row is None:
             raise _no_graph(graph)
         return _graph(row)
@@ -122,11 +123,6 @@ def load_version(
     if row is None:
         raise NotFound("there is no such graph version", graph_version_id=graph_version_id)
     return _version(row)
-
-
-def as_uuid(text: str) -> str | None:
-    """``text`` where it is a UUID in its usual form, which no graph's name is; else None."""
-    return text if _UUID.fullmatch(text) else None
 
 
 async def _locked_graph(connection: AsyncConnection, given: Mapping[str, Any]) -> DictRow:

@@ -1,12 +1,24 @@
 """Tokens for the command line and the local stack, signed with the key of the state folder."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+
+import psycopg
 
 from foundation.database import async_pool
 from foundation.errors import Fault, Invalid, Unavailable
 from foundation.settings import Settings
 
 _HOUR_SECONDS = 3600
+
+
+@contextmanager
+def reaching_database() -> Generator[None]:
+    """Raise Unavailable where PostgreSQL cannot be reached."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"the database cannot be reached: {error}".strip()) from error
 
 
 async def tenant_token(
@@ -17,9 +29,10 @@ async def tenant_token(
     scopes: Iterable[str] | None = None,
     hours: float,
 ) -> str:
-    """A bearer token for ``tenant``, which is made where it is missing; None means every scope.
+    """A bearer token for ``tenant``, which is made if missing; ``scopes`` None means all.
 
-    Raises Unavailable when no database is known, Invalid for a bad name or an unknown scope.
+    Raises Unavailable when no database is known or it does not answer, Invalid for a bad name or
+    an unknown scope.
     """
     from graph_defs.store import GraphStore
     from live_api.auth import SCOPES, check_tenant, issue_token, signing_key
@@ -38,6 +51,7 @@ async def tenant_token(
             hint="`graphwright up` starts one; GRAPHWRIGHT_DATABASE_URL names another's database.",
         )
     name = check_tenant(tenant)
-    async with async_pool(settings.database_url, size=1) as pool:
-        await GraphStore(pool).ensure_tenant(name)
+    with reaching_database():
+        async with async_pool(settings.database_url, size=1) as pool:
+            await GraphStore(pool).ensure_tenant(name)
     return issue_token(signing_key(settings.state), name, subject, asked, hours * _HOUR_SECONDS)

@@ -39,7 +39,7 @@ _CREATED, _NO_CONTENT = 201, 204
 _UNREACHABLE = {502, 503, 504}
 
 
-class RequestRefused(GraphwrightError):  # noqa: N818 - named for what happened
+class RequestRefused(GraphwrightError):
     """The API answered with a fault that has no class of its own here."""
 
     code = "request_refused"

@@ -4,6 +4,7 @@ from typing import Any
 
 from dagster import repository
 
+import node_types
 from dynamic_jobs.compiler import Compiler
 from dynamic_jobs.naming import REPOSITORY
 from dynamic_jobs.runtime import NodeRuntime
@@ -17,7 +18,7 @@ from graph_defs.catalogue import Catalogue
 def graphwright() -> Any:  # a RepositoryData, which the decorator takes but does not declare
     """Every graph that is in use, as a job."""
     settings = Settings()
-    runtime = NodeRuntime(settings, Limits(), Catalogue.from_packages())
+    runtime = NodeRuntime(settings, Limits(), Catalogue.from_packages(node_types))
     return WindowRepository(
         lambda: connect(settings.database_url), Compiler(runtime), settings.window_size
     )

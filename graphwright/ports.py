@@ -16,7 +16,7 @@ _NEARBY = 200
 _MAX_PORT = 65_535
 
 
-class NoPortFree(GraphwrightError):  # noqa: N818 - named for what happened
+class NoPortFree(GraphwrightError):
     """Neither the wanted port nor any near it can be had."""
 
     code = "no_port_free"

@@ -18,7 +18,7 @@ from rich.markup import escape
 from foundation.database import migrate
 from foundation.errors import GraphwrightError
 from foundation.settings import Settings
-from graphwright.access import tenant_token
+from graphwright.access import reaching_database, tenant_token
 from graphwright.embedded import EmbeddedPostgres, EmbeddedValkey
 from graphwright.guard import Guard
 from graphwright.home import make_private, shipped, workspace_file
@@ -38,6 +38,7 @@ _LOG_LINES = 15
 _NOT_FOR_CHILDREN = {"pid", "token", "dagster_url"}
 # gRPC servers answer SIGTERM by serving on for minutes, on a port that they share.
 _CODE_GRACE_SECONDS = 1.0
+_API_GRACE_SECONDS = 12.0  # it gives requests 10
 
 
 class StackStartError(GraphwrightError):
@@ -74,7 +75,7 @@ class Stack:
     async def start(self) -> None:
         """Bring everything up to where the API answers and Dagster's code server listens.
 
-        Raises StackStartError, and whatever the databases and migrations raise.
+        Raises StackStartError, ServerStartError and Unavailable.
         """
         state = self._settings.state
         for folder in (state, self._logs, state / "files"):
@@ -85,7 +86,7 @@ class Stack:
                 self._server(self._settings.database_url, EmbeddedPostgres(state)),
                 self._server(self._settings.redis_url, EmbeddedValkey(state)),
             )
-        with self._terminal.step("migrations"):
+        with self._terminal.step("migrations"), reaching_database():
             await asyncio.to_thread(migrate, database_url)
         self._values = self._decide(database_url, redis_url)
         self._values["token"] = await tenant_token(
@@ -186,8 +187,9 @@ class Stack:
     def _ours(self, role: str) -> Service:
         grace = {
             "worker": self._settings.drain_seconds + 5.0,
+            "api": _API_GRACE_SECONDS,
             "code": _CODE_GRACE_SECONDS,
-        }.get(role, 5.0)
+        }[role]
         command = (sys.executable, "-m", "graphwright", role)
         return Service(role, command, self._environment(), grace)
 

@@ -21,7 +21,7 @@ from graphwright.home import make_private
 _LOCK_FILE = "lock"
 
 
-class AlreadyRunning(GraphwrightError):  # noqa: N818 - named for what happened
+class AlreadyRunning(GraphwrightError):
     """Another supervisor holds this state folder."""
 
     code = "already_running"

@@ -124,7 +124,7 @@ def issue_token(
 
 
 def verify(key: SigningKey, token: str) -> Principal:
-    """Who presents ``token``. Raises Unauthenticated, without saying more than a caller may know."""
+    """Who presents ``token``. Raises Unauthenticated, with no word on how to forge a better one."""
     try:
         # The algorithm is ours to name: the token's own header is not asked.
         claims = jwt.decode(

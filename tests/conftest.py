@@ -118,3 +118,9 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
 def limits() -> Limits:
     """The limits as they are out of the box."""
     return Limits()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """``@pytest.mark.anyio`` runs a coroutine on asyncio."""
+    return "asyncio"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from foundation.database import migrate
+from foundation.database import migrate, pinned
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def create_tables(url: str) -> None:
 
     migrate(url)
     for kind in (PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage):
-        kind(url, should_autocreate_tables=True).dispose()
+        kind(pinned(url), should_autocreate_tables=True).dispose()
 
 
 @contextmanager

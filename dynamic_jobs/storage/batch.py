@@ -49,6 +49,8 @@ class Batch:
     records: Sequence[Record]
     leases: dict[RunId, Lease]
     runs: dict[RunId, RunState] = field(default_factory=dict[RunId, RunState])
+    transaction: str | None = None
+    """Its id, once the events are inserted: tells afterwards whether a cut commit went through."""
 
     @property
     def published(self) -> list[tuple[RunId, int, list[RunEvent]]]:
@@ -63,7 +65,7 @@ def write_batch(connection: Connection, batch: Batch) -> None:
         kept = [record for record in batch.records if not _is_lost(batch, record.run_id)]
         if not kept:
             return
-        ids = _insert_events(connection, kept)
+        ids = _insert_events(connection, batch, kept)
         for record, event_id in zip(kept, ids, strict=True):
             _follow(batch, record, event_id)
         _insert_outputs(connection, batch, kept)
@@ -100,7 +102,7 @@ def _lock(connection: Connection, batch: Batch) -> None:
             lease.lost = True
 
 
-def _insert_events(connection: Connection, records: Sequence[Record]) -> list[int]:
+def _insert_events(connection: Connection, batch: Batch, records: Sequence[Record]) -> list[int]:
     columns = (
         [record.run_id for record in records],
         [record.event for record in records],
@@ -108,7 +110,9 @@ def _insert_events(connection: Connection, records: Sequence[Record]) -> list[in
         [record.at.replace(tzinfo=None) for record in records],
         [record.step_key for record in records],
     )
-    return [row["id"] for row in connection.execute(statements.INSERT_EVENTS, columns)]
+    rows = connection.execute(statements.INSERT_EVENTS, columns).fetchall()
+    batch.transaction = rows[0]["transaction"]
+    return [row["id"] for row in rows]
 
 
 def _follow(batch: Batch, record: Record, event_id: int) -> None:

@@ -20,8 +20,11 @@ FOR NO KEY UPDATE OF r
 INSERT_EVENTS: Final[LiteralString] = """
 INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key)
 SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamp[], %s::text[])
-RETURNING id
+RETURNING id, pg_current_xact_id()::text AS transaction
 """
+
+# After a connection was cut during COMMIT: did it go through? NULL is too old to tell.
+TRANSACTION_STATUS: Final[LiteralString] = "SELECT pg_xact_status(%s::xid8) AS status"
 
 INSERT_OUTPUTS: Final[LiteralString] = """
 INSERT INTO graphwright.node_outputs (tenant, run_id, node, value)

@@ -35,6 +35,7 @@ from sqlalchemy.engine import Connection, Engine
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record
 from dynamic_jobs.storage.writer import EventWriter
+from foundation.database import pinned
 
 _POOL: Final[Mapping[str, Any]] = {
     "pool_size": 2,
@@ -164,6 +165,7 @@ class GraphwrightStorage(DagsterPostgresStorage):
         should_autocreate_tables: bool = True,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
+        postgres_url = pinned(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         engine = create_pg_engine(postgres_url, None, isolation_level="AUTOCOMMIT", **_POOL)
         self.writer = EventWriter(postgres_url, Publisher(redis_url))

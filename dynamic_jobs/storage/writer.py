@@ -19,6 +19,7 @@ from dynamic_jobs.storage.batch import Batch, write_batch
 from dynamic_jobs.storage.lease import Lease, LeaseLost
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record
+from dynamic_jobs.storage.statements import TRANSACTION_STATUS
 from foundation.database import Connection, connect
 from foundation.errors import Unavailable
 from foundation.ids import RunId
@@ -125,16 +126,23 @@ class EventWriter:
     def _write(self, records: Sequence[Record]) -> None:
         """Commit a batch, whatever it takes: retry a lost connection, isolate a refused record."""
         attempt = 0
+        cut: Batch | None = None
         while True:
+            batch = Batch(records, self._held(records))
             try:
-                self._commit(records)
+                connection = self._connected()
+                if cut is not None and _went_through(connection, cut):
+                    return  # unpublished, so readers find a gap and read PostgreSQL
+                write_batch(connection, batch)
+                self._publisher.publish(batch.published)
                 return
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                self._reconnect()
+                self._disconnect()
+                cut = batch if batch.transaction is not None else cut
                 if self._closing and attempt >= len(_RETRY_SECONDS):
                     _log.error("gave up %d events while stopping: %s", len(records), error)
                     return
-                _log.warning("the database refused a batch of events; trying again: %s", error)
+                _log.warning("a batch of events was cut off; trying again: %s", error)
                 time.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
             except Exception as error:
@@ -146,19 +154,26 @@ class EventWriter:
                     self._write([record])
                 return
 
-    def _commit(self, records: Sequence[Record]) -> None:
-        if self._connection is None:
-            self._connection = connect(self._url)
-        batch = Batch(records, self._held(records))
-        write_batch(self._connection, batch)
-        self._publisher.publish(batch.published)
-
     def _held(self, records: Iterable[Record]) -> dict[RunId, Lease]:
         with self._changed:
             run_ids = {record.run_id for record in records}
             return {run_id: self._leases[run_id] for run_id in run_ids & self._leases.keys()}
 
-    def _reconnect(self) -> None:
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = connect(self._url)
+        return self._connection
+
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _went_through(connection: Connection, batch: Batch) -> bool:
+    """Whether a batch whose commit was cut off is stored after all."""
+    while True:
+        row = connection.execute(TRANSACTION_STATUS, (batch.transaction,)).fetchone()
+        if row is None or row["status"] != "in progress":
+            return row is not None and row["status"] == "committed"
+        time.sleep(_RETRY_SECONDS[0])  # the server has not noticed the cut yet

@@ -9,11 +9,16 @@ from urllib.parse import urlsplit
 import re2
 
 _DATE = re2.compile(r"^\d{4}-\d{2}-\d{2}$")
-_TIME = re2.compile(r"^([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([zZ]|[+-]([01]\d|2[0-3]):[0-5]\d)$")
-_EMAIL = re2.compile(r"^[^\s@\"(),:;<>\[\\\]]+@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*"
-                     r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
+_TIME = re2.compile(
+    r"^([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([zZ]|[+-]([01]\d|2[0-3]):[0-5]\d)$"
+)
+_ATOM = r"[^\s@\"(),:;<>\[\\\].]+"
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL = re2.compile(rf"^{_ATOM}(\.{_ATOM})*@{_LABEL}(\.{_LABEL})*$")
 _UUID = re2.compile(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
-_URI = re2.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$")
+_URI = re2.compile(
+    r"^[A-Za-z][A-Za-z0-9+.-]*:([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$"
+)
 
 
 def _is_date(value: str) -> bool:
@@ -45,7 +50,9 @@ def _is_leap_second(value: str) -> bool:
     return minutes % 1440 == 1439
 
 
-def _is_address(value: str, kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]) -> bool:
+def _is_address(
+    value: str, kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
+) -> bool:
     try:
         kind(value)
     except ValueError:
@@ -68,7 +75,9 @@ FORMATS: Final[Mapping[str, Callable[[str], bool]]] = {
     "date": _is_date,  # RFC 3339
     "date-time": _is_date_time,
     "time": _is_time,
-    "email": lambda value: _EMAIL.search(value) is not None,  # RFC 5321, without quoted names
+    "email": lambda value: (
+        _EMAIL.search(value) is not None
+    ),  # RFC 5321, no quoted name, no address literal
     "ipv4": lambda value: _is_address(value, ipaddress.IPv4Address),
     "ipv6": lambda value: _is_address(value, ipaddress.IPv6Address),
     "uri": _is_uri,  # RFC 3986

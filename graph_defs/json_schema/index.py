@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from graph_defs.json_values import Json, JsonObject, Path, pointer
 
-Schema: TypeAlias = "JsonObject | bool"
+Schema: TypeAlias = JsonObject | bool
 
 ONE: Final = frozenset(
     {"additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"}

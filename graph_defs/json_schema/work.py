@@ -1,5 +1,7 @@
 """The bound on work: schemas come from users, and a few lines of them can ask for years."""
 
+from typing import Protocol
+
 import re2
 
 MAX_WORK = 2_000_000
@@ -21,12 +23,20 @@ class PatternError(ValueError):
     """A regular expression that RE2 does not take."""
 
 
+class Pattern(Protocol):
+    """A compiled regular expression, as far as it is used here (re2 has no public name for it)."""
+
+    def search(self, text: str) -> object | None:
+        """The first match, or None."""
+        ...
+
+
 class Meter:
     """Counts the work of one check, and holds the patterns that were compiled for it."""
 
     def __init__(self) -> None:
         self._left = MAX_WORK
-        self._patterns: dict[str, re2._Regexp] = {}
+        self._patterns: dict[str, Pattern] = {}
 
     def charge(self, units: int) -> None:
         """Take units off.
@@ -49,7 +59,7 @@ class Meter:
         self.charge(1 + len(text) * _CHARACTER)
         return compiled.search(text) is not None
 
-    def compile(self, pattern: str) -> "re2._Regexp":
+    def compile(self, pattern: str) -> Pattern:
         """Compile a pattern, or take it from those compiled before.
 
         Raises:
@@ -62,14 +72,17 @@ class Meter:
             options = re2.Options()
             options.log_errors = False
             options.max_mem = _PATTERN_MEMORY
-            try:
-                compiled = re2.compile(pattern, options)
-            except re2.error as error:
-                raise PatternError(_reason(error)) from error
+            compiled = _compile(pattern, options)
             self._patterns[pattern] = compiled
         return compiled
 
 
-def _reason(error: Exception) -> str:
-    reason = error.args[0] if error.args else ""
-    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+def _compile(pattern: str, options: re2.Options) -> Pattern:
+    try:
+        return re2.compile(pattern, options)
+    except Exception as error:
+        if not isinstance(error, re2.error):
+            raise
+        reason: object = error.args[0] if error.args else ""
+        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise PatternError(text) from error

@@ -15,9 +15,8 @@ app = typer.Typer()
 @app.command()
 def api(context: typer.Context) -> None:
     """Serve the HTTP API in this process, until SIGTERM."""
-    from live_api.server import run
-
     from foundation.settings import Limits
+    from live_api.server import run
 
     run(session(context).settings(), Limits())
 
@@ -26,7 +25,6 @@ def api(context: typer.Context) -> None:
 def worker(context: typer.Context) -> None:
     """Execute queued runs in this process, until SIGTERM; then finish or hand back what runs."""
     from dynamic_jobs.worker import Worker
-
     from foundation.settings import Limits
     from graphwright.home import enter_dagster_home
 
@@ -52,13 +50,15 @@ def code(context: typer.Context) -> None:
 def migrate(context: typer.Context) -> None:
     """Bring the database up to date: our schema, then Dagster's tables. Safe to repeat."""
     from foundation.database import migrate as apply
+    from graphwright.access import reaching_database
     from graphwright.home import create_dagster_tables, enter_dagster_home
 
     now = session(context)
     settings = now.settings()
     if not settings.database_url:
         raise Unavailable("no database is known", hint="Set GRAPHWRIGHT_DATABASE_URL.")
-    applied = apply(settings.database_url)
+    with reaching_database():
+        applied = apply(settings.database_url)
     now.terminal.note(f"applied {', '.join(applied)}" if applied else "our schema is up to date")
     enter_dagster_home(settings)
     create_dagster_tables()

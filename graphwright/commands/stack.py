@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from foundation.errors import Unavailable
+from foundation.errors import GraphwrightError, Unavailable
 from graphwright.commands.session import session
+from graphwright.terminal import FAILED
 
 app = typer.Typer()
 
@@ -32,7 +33,12 @@ def up(
     settings = now.settings()
     if detach:
         raise typer.Exit(stack.detach(settings, now.terminal))
-    raise typer.Exit(stack.up(settings, now.terminal, report_to))
+    try:
+        raise typer.Exit(stack.up(settings, now.terminal, report_to))
+    except GraphwrightError as error:
+        # Not 3: here it is not that a stack is out of reach, but that starting one failed.
+        now.terminal.error(error)
+        raise typer.Exit(FAILED) from error
 
 
 @app.command()

@@ -23,6 +23,8 @@ from foundation.database import connect
 from foundation.ids import RunId, TenantId, new_id
 from foundation.redis import sync_redis
 
+ACME = TenantId("acme")
+
 _STATUS = {
     "PIPELINE_START": "running",
     "PIPELINE_SUCCESS": "succeeded",
@@ -98,7 +100,7 @@ class RunRows:
 
     database_url: str
     redis_url: str = ""
-    tenant: TenantId = TenantId("acme")
+    tenant: TenantId = ACME
     nodes: Sequence[str] = ("a", "b")
     graph: str = "digest"
     run_id: RunId = field(default_factory=lambda: RunId(new_id()))

@@ -1,4 +1,4 @@
-"""YAML to JSON values: from libyaml's events, by YAML 1.2's core schema.
+"""YAML to JSON values, from libyaml's events by YAML 1.2's core schema; and back.
 
 PyYAML's own constructors follow YAML 1.1 (``no`` is false, ``1:30`` is 90), keep the last of
 repeated keys, recurse, and expand aliases. Events leave all of that to us.
@@ -46,6 +46,13 @@ def read_yaml(text: str, faults: list[Fault]) -> Json:
     except yaml.YAMLError as error:
         raise YamlSyntaxError(_describe(error)) from error
     return builder.value
+
+
+def write_yaml(document: JsonObject) -> str:
+    """A document as YAML for people: in its own order, long lines kept."""
+    return yaml.dump(
+        document, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=1_000
+    )
 
 
 def read_integer(digits: str) -> int:
@@ -96,6 +103,7 @@ class _Builder:
         self._documents = 0
         self._open: list[JsonObject | list[Json]] = []
         self._keys: list[str | None] = []  # the key that waits for its value, per open collection
+        self._path: list[str | int] = []  # where each open collection but the first is
 
     def take(self, event: Any) -> None:
         if isinstance(event, yaml.DocumentStartEvent):
@@ -112,6 +120,7 @@ class _Builder:
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
             self._open.pop()
             self._keys.pop()
+            del self._path[-1:]
         elif isinstance(event, yaml.AliasEvent):
             self._refuse("yaml_alias", f"The alias `*{event.anchor}` is not accepted.")
             self._add(None)
@@ -139,6 +148,8 @@ class _Builder:
             self._refuse("yaml_tag", f"The tag `{event.tag}` is not accepted.")
         opened: JsonObject | list[Json]
         opened = RepeatedKeys({}, []) if isinstance(event, yaml.MappingStartEvent) else []
+        if self._open:
+            self._path.append(self._position())
         self._add(opened)
         self._open.append(opened)
         self._keys.append(None)
@@ -163,9 +174,11 @@ class _Builder:
         parent[key] = value
         self._keys[-1] = None
 
+    def _position(self) -> str | int:
+        """The key or index that the next value gets in the collection that is open."""
+        parent = self._open[-1]
+        return len(parent) if isinstance(parent, list) else self._keys[-1] or ""
+
     def _refuse(self, code: str, message: str) -> None:
-        path: Path = tuple(
-            (key or "") if isinstance(parent, dict) else len(parent)
-            for parent, key in zip(self._open, self._keys, strict=True)
-        )
+        path: Path = (*self._path, self._position()) if self._open else ()
         self._faults.append(Fault(pointer(path), code, message, "Write the value out."))

@@ -1,0 +1,138 @@
+"""What the tests of runs share: a Dagster home, published graphs, real runs, a real worker."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+import node_types
+from dynamic_jobs.compiler import Compiler
+from dynamic_jobs.launching import RunCreator
+from dynamic_jobs.runtime import NodeRuntime
+from dynamic_jobs.storage import GraphwrightStorage
+from dynamic_jobs.worker import Worker
+from foundation.database import AsyncPool, Connection, async_pool, connect
+from foundation.ids import RunId, TenantId
+from foundation.settings import Limits, Settings
+from graph_defs.catalogue import Catalogue
+from graph_defs.fingerprint import fingerprint
+from graph_defs.store import GraphStore
+from graph_defs.versions import GraphVersion
+from graphwright.home import dagster_environment, enter_dagster_home
+
+T = TypeVar("T")
+
+TENANT = TenantId("acme")
+
+
+def graph(nodes: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A graph document of these nodes."""
+    return {
+        "apiVersion": "graphwright/v1",
+        "kind": "Graph",
+        "metadata": {"name": more.pop("name", "tested")},
+        "nodes": nodes,
+        **more,
+    }
+
+
+def value(expression: Any, *needs: str) -> dict[str, Any]:
+    """A node whose output is this value."""
+    return {"type": "data.transform", "needs": list(needs), "with": {"value": expression}}
+
+
+@dataclass
+class Bench:
+    """One tenant's graphs and runs, over real PostgreSQL and real Dagster."""
+
+    settings: Settings
+    limits: Limits
+    runtime: NodeRuntime
+    storage: GraphwrightStorage
+    connection: Connection
+    working: Future[None] | None = None
+
+    def publish(self, document: dict[str, Any]) -> GraphVersion:
+        async def work(pool: AsyncPool) -> GraphVersion:
+            store = GraphStore(pool)
+            await store.ensure_tenant(TENANT)
+            types = {node["type"] for node in document["nodes"].values()}
+            versions = {name: self.runtime.catalogue[name].version for name in types}
+            applied, _ = await store.apply(
+                TENANT, document, fingerprint(document), versions, "tester"
+            )
+            return await store.version(TENANT, applied.graph_id)
+
+        return self._with_pool(work)
+
+    def start(
+        self, version: GraphVersion, params: dict[str, Any] | None = None, **more: Any
+    ) -> RunId:
+        async def work(pool: AsyncPool) -> RunId:
+            creator = RunCreator(pool, self.storage, Compiler(self.runtime), self.runtime)
+            return await creator.create(version, params or {}, {"type": "rest"}, "tester", **more)
+
+        return self._with_pool(work)
+
+    def row(self, run_id: RunId) -> dict[str, Any]:
+        statement = "SELECT * FROM graphwright.runs WHERE tenant = %s AND run_id = %s"
+        row = self.connection.execute(statement, (TENANT, run_id)).fetchone()
+        assert row is not None
+        return row
+
+    def events(self, run_id: RunId) -> list[tuple[str | None, str | None]]:
+        """Dagster's event types and step keys, in order."""
+        rows = self.connection.execute(
+            "SELECT dagster_event_type, step_key FROM event_logs WHERE run_id = %s ORDER BY id",
+            (run_id,),
+        )
+        return [(row["dagster_event_type"], row["step_key"]) for row in rows]
+
+    def wait_for(self, run_id: RunId, *statuses: str, seconds: float = 30) -> dict[str, Any]:
+        """The run's row once it has one of these statuses; by default, once it has ended."""
+        wanted = statuses or ("succeeded", "failed", "cancelled")
+        deadline = time.monotonic() + seconds
+        while (row := self.row(run_id))["status"] not in wanted:
+            if self.working is not None and self.working.done():
+                self.working.result()  # a worker that broke says why
+            assert time.monotonic() < deadline, f"still {row['status']}, not {wanted}"
+            time.sleep(0.01)
+        return row
+
+    @contextmanager
+    def worker(self, **changes: Any) -> Generator[Worker]:
+        """A worker in a thread of this process, stopped gracefully at the end."""
+        worker = Worker(self.settings.model_copy(update=changes), self.limits)
+        with ThreadPoolExecutor(1) as threads:
+            self.working = threads.submit(worker.run)
+            try:
+                yield worker
+            finally:
+                worker.stop()
+                self.working.result()
+
+    def _with_pool(self, work: Callable[[AsyncPool], Awaitable[T]]) -> T:
+        async def run() -> T:
+            async with async_pool(self.settings.database_url, size=2) as pool:
+                return await work(pool)
+
+        return asyncio.run(run())
+
+
+@pytest.fixture
+def bench(settings: Settings, limits: Limits, monkeypatch: pytest.MonkeyPatch) -> Generator[Bench]:
+    for name, text in dagster_environment(settings).items():
+        monkeypatch.setenv(name, text)  # and taken back at the end
+    enter_dagster_home(settings)
+    storage = GraphwrightStorage(settings.database_url, settings.redis_url)
+    with (
+        NodeRuntime(settings, limits, Catalogue.from_packages(node_types)) as runtime,
+        connect(settings.database_url) as connection,
+    ):
+        yield Bench(settings, limits, runtime, storage, connection)
+    storage.event_log_storage.dispose()

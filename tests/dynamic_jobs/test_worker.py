@@ -1,0 +1,168 @@
+"""Runs, end to end: real PostgreSQL, real Valkey, real Dagster, a real worker."""
+
+import json
+
+import pytest
+from dagster import DagsterInstance
+
+from foundation.ids import RunId
+from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
+
+DIAMOND = graph(
+    {
+        "rows": value([{"n": 1}, {"n": 2}, {"n": 3}]),
+        "big": value("${{ nodes.rows.output.filter(r, r.n >= params.least) }}", "rows"),
+        "names": value("${{ nodes.rows.output.map(r, 'n' + string(r.n)) }}", "rows"),
+        "joined": value(
+            "${{ size(nodes.big.output) }} of ${{ size(nodes.names.output) }}", "big", "names"
+        ),
+    },
+    params={"type": "object", "properties": {"least": {"type": "integer", "default": 2}}},
+    outputs={"text": "${{ nodes.joined.output }}", "run": "${{ run.graph }}"},
+)
+
+
+def test_a_run_goes_from_trigger_to_outputs(bench: Bench) -> None:
+    run_id = bench.start(bench.publish(DIAMOND))
+    with bench.worker():
+        row = bench.wait_for(run_id)
+    assert row["status"] == "succeeded", row["error"]
+    assert row["outputs"] == {"text": "2 of 3", "run": "tested"}
+    assert row["started_at"] <= row["ended_at"]
+    events = bench.events(run_id)
+    assert events[0] == ("PIPELINE_ENQUEUED", None)
+    assert events[-1] == ("PIPELINE_SUCCESS", None)
+    for node in DIAMOND["nodes"]:
+        assert [kind for kind, step in events if step == node] == [
+            "STEP_START",
+            "STEP_OUTPUT",
+            "HANDLED_OUTPUT",
+            "STEP_SUCCESS",
+        ]
+    with DagsterInstance.get() as instance:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        assert run.status.value == "SUCCESS"
+        assert run.tags["graphwright/tenant"] == TENANT
+        stats = instance.get_run_stats(run_id)
+        assert stats.steps_succeeded == len(DIAMOND["nodes"])
+
+
+def test_params_reach_the_expressions(bench: Bench) -> None:
+    run_id = bench.start(bench.publish(DIAMOND), {"least": 1})
+    with bench.worker():
+        assert bench.wait_for(run_id)["outputs"]["text"] == "3 of 3"
+
+
+def test_a_failing_node_fails_the_run_and_skips_what_needs_it(bench: Bench) -> None:
+    document = graph(
+        {
+            "fine": value(1),
+            "broken": value("${{ nodes.fine.output / 0 }}", "fine"),
+            "after": value("${{ nodes.broken.output }}", "broken"),
+            "aside": value(2, "fine"),
+        }
+    )
+    run_id = bench.start(bench.publish(document))
+    with bench.worker():
+        row = bench.wait_for(run_id)
+    assert row["status"] == "failed"
+    assert row["error"]["node"] == "broken"
+    assert row["error"]["code"] == "expression_failed"
+    events = bench.events(run_id)
+    assert ("STEP_FAILURE", "broken") in events
+    assert ("STEP_SKIPPED", "after") in events
+    assert ("STEP_SUCCESS", "aside") in events
+    assert events[-1] == ("PIPELINE_FAILURE", None)
+
+
+def test_outputs_that_fail_fail_the_run(bench: Bench) -> None:
+    document = graph({"one": value(1)}, outputs={"bad": "${{ nodes.one.output / 0 }}"})
+    run_id = bench.start(bench.publish(document))
+    with bench.worker():
+        row = bench.wait_for(run_id)
+    assert row["status"] == "failed"
+    assert row["error"]["code"] == "expression_failed"
+
+
+def test_runs_execute_at_once(bench: Bench) -> None:
+    version = bench.publish(graph({"wait": {"type": "work.sleep", "with": {"seconds": 0.5}}}))
+    runs = [bench.start(version) for _ in range(6)]
+    with bench.worker():
+        rows = [bench.wait_for(run_id) for run_id in runs]
+    assert {row["status"] for row in rows} == {"succeeded"}
+    assert max(row["started_at"] for row in rows) < min(row["ended_at"] for row in rows)
+
+
+@pytest.mark.parametrize("status", ["queued", "running"])
+def test_the_dagster_instance_cancels_a_run(bench: Bench, status: str) -> None:
+    version = bench.publish(
+        graph({"wait": {"type": "work.sleep", "with": {"seconds": 60}}, "after": value(1, "wait")})
+    )
+    run_id = bench.start(version)
+    with DagsterInstance.get() as instance:
+        if status == "queued":
+            assert instance.run_coordinator.cancel_run(run_id)
+        else:
+            with bench.worker():
+                bench.wait_for(run_id, "running")
+                assert instance.run_coordinator.cancel_run(run_id)
+                bench.wait_for(run_id)
+        assert bench.row(run_id)["status"] == "cancelled"
+        assert bench.events(run_id)[-1] == ("PIPELINE_CANCELED", None)
+        assert not instance.run_coordinator.cancel_run(run_id), "it has ended"
+
+
+def test_a_stopping_worker_hands_its_runs_back(bench: Bench) -> None:
+    version = bench.publish(
+        graph(
+            {
+                "first": value("kept"),
+                "slow": {"type": "work.sleep", "needs": ["first"], "with": {"seconds": 1}},
+                "last": value("${{ nodes.first.output }}", "slow"),
+            },
+            outputs={"last": "${{ nodes.last.output }}"},
+        )
+    )
+    run_id = bench.start(version)
+    with bench.worker(drain_seconds=0.0):
+        _wait_for_event(bench, run_id, ("STEP_START", "slow"))
+    assert bench.row(run_id)["status"] == "queued"
+    with bench.worker():
+        row = bench.wait_for(run_id)
+    assert row["status"] == "succeeded", row["error"]
+    assert row["outputs"] == {"last": "kept"}
+    events = bench.events(run_id)
+    assert events.count(("STEP_START", "first")) == 1, "what had completed ran again"
+    assert events.count(("STEP_START", "slow")) == 2
+    assert events.count(("PIPELINE_SUCCESS", None)) == 1
+
+
+def test_a_stopping_worker_lets_its_runs_finish(bench: Bench) -> None:
+    version = bench.publish(graph({"slow": {"type": "work.sleep", "with": {"seconds": 0.5}}}))
+    run_id = bench.start(version)
+    with bench.worker():
+        _wait_for_event(bench, run_id, ("STEP_START", "slow"))
+    assert bench.row(run_id)["status"] == "succeeded"
+
+
+def test_a_worker_without_the_node_type_hands_the_run_back(bench: Bench) -> None:
+    version = bench.publish(graph({"one": value(1)}))
+    run_id = bench.start(version)
+    bench.connection.execute(
+        "UPDATE graphwright.graph_versions SET node_types = %s WHERE graph_version_id = %s",
+        (json.dumps({"data.transform": 99}), version.graph_version_id),
+    )
+    with bench.worker():
+        while bench.row(run_id)["epoch"] < 2:  # claimed once, handed back once
+            pass
+    assert bench.row(run_id)["status"] == "queued"
+    assert bench.events(run_id) == [("PIPELINE_ENQUEUED", None)]
+    queued = "SELECT 1 FROM graphwright.run_queue WHERE run_id = %s"
+    assert bench.connection.execute(queued, (run_id,)).fetchone()
+
+
+def _wait_for_event(bench: Bench, run_id: RunId, event: tuple[str, str]) -> None:
+    bench.wait_for(run_id, "running")
+    while event not in bench.events(run_id):
+        pass

@@ -1,0 +1,180 @@
+"""The event writer: order, batches, status, the fence, faults."""
+
+import time
+from collections.abc import Generator
+
+import pytest
+import redis
+from dagster import DagsterEvent, DagsterEventType, EventLogEntry
+from dagster._core.events import EngineEventData
+
+from dynamic_jobs.control import run_record
+from dynamic_jobs.events import channel_of
+from dynamic_jobs.storage import EventWriter, Lease, LeaseLost
+from dynamic_jobs.storage.publisher import Publisher
+from dynamic_jobs.storage.records import Record
+from foundation.errors import Unavailable
+from foundation.ids import NodeId, RunId
+from foundation.settings import Settings
+from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
+
+
+@pytest.fixture
+def writer(settings: Settings) -> Generator[EventWriter]:
+    opened = EventWriter(settings.database_url, Publisher(settings.redis_url))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def run_id(bench: Bench) -> RunId:
+    return bench.start(bench.publish(graph({"one": value(1)})))
+
+
+def line(run_id: RunId, text: str) -> Record:
+    return Record.of(
+        EventLogEntry(
+            error_info=None,
+            level="INFO",
+            user_message=text,
+            run_id=run_id,
+            timestamp=time.time(),
+            step_key="one",
+            job_name="job",
+        )
+    )
+
+
+def stored(bench: Bench, run_id: RunId) -> list[str]:
+    rows = bench.connection.execute(
+        "SELECT event::json->>'user_message' AS text FROM event_logs"
+        " WHERE run_id = %s AND dagster_event_type IS NULL ORDER BY id",
+        (run_id,),
+    )
+    return [row["text"] for row in rows]
+
+
+def test_events_are_stored_in_the_order_of_appending(
+    bench: Bench, writer: EventWriter, run_id: RunId
+) -> None:
+    writer.hold(Lease(TENANT, run_id, epoch=0))
+    for number in range(2_500):
+        writer.append(line(run_id, str(number)))
+    writer.flush(run_id)
+    assert stored(bench, run_id) == [str(number) for number in range(2_500)]
+
+
+def test_a_batch_is_published_after_its_commit_with_the_event_before_it(
+    bench: Bench, writer: EventWriter, run_id: RunId, settings: Settings
+) -> None:
+    import json
+
+    queued = bench.row(run_id)["last_event_id"]
+    assert queued > 0
+    writer.hold(Lease(TENANT, run_id, epoch=0))
+    with redis.from_url(settings.redis_url, decode_responses=True) as client:
+        subscription = client.pubsub(ignore_subscribe_messages=True)
+        subscription.subscribe(channel_of(run_id))
+        subscription.get_message(timeout=1)
+        writer.append(line(run_id, "first"))
+        writer.flush(run_id)
+        message = subscription.get_message(ignore_subscribe_messages=True, timeout=5)
+        assert message is not None
+        published = json.loads(message["data"])
+        subscription.close()
+    assert published["prev"] == str(queued)
+    assert [event["data"]["message"] for event in published["events"]] == ["first"]
+    assert bench.row(run_id)["last_event_id"] == int(published["events"][0]["id"])
+
+
+def test_a_lost_lease_writes_nothing_and_does_not_hurt_the_others(
+    bench: Bench, writer: EventWriter, run_id: RunId
+) -> None:
+    other = bench.start(bench.publish(graph({"one": value(1)})))
+    writer.hold(Lease(TENANT, run_id, epoch=0))
+    writer.hold(Lease(TENANT, other, epoch=0))
+    bench.connection.execute(
+        "UPDATE graphwright.runs SET epoch = epoch + 1 WHERE run_id = %s", (run_id,)
+    )
+    writer.append(line(run_id, "too late"), line(other, "fine"))
+    with pytest.raises(LeaseLost):
+        writer.flush(run_id)
+    writer.flush(other)
+    assert stored(bench, run_id) == []
+    assert stored(bench, other) == ["fine"]
+    with pytest.raises(LeaseLost):
+        writer.append(line(run_id, "still too late"))
+
+
+def test_status_outputs_and_success_commit_together(
+    bench: Bench, writer: EventWriter, run_id: RunId
+) -> None:
+    lease = Lease(TENANT, run_id, epoch=0)
+    writer.hold(lease)
+    writer.append(run_record(run_id, "job", DagsterEventType.PIPELINE_START))
+    writer.flush(run_id)
+    assert bench.row(run_id)["status"] == "running"
+    lease.outputs = '{"answer":42}'
+    success = run_record(run_id, "job", DagsterEventType.PIPELINE_SUCCESS)
+    last = Record(run_id, success.event, None, success.at, "one", output=(NodeId("one"), "42"))
+    writer.append(last, success)
+    writer.flush(run_id)
+    row = bench.row(run_id)
+    assert (row["status"], row["outputs"]) == ("succeeded", {"answer": 42})
+    outputs = "SELECT value FROM graphwright.node_outputs WHERE run_id = %s AND node = 'one'"
+    found = bench.connection.execute(outputs, (run_id,)).fetchone()
+    assert found == {"value": "42"}
+    dagster = bench.connection.execute("SELECT status FROM runs WHERE run_id = %s", (run_id,))
+    assert dagster.fetchone() == {"status": "SUCCESS"}
+
+
+def test_an_ended_run_stays_ended(bench: Bench, writer: EventWriter, run_id: RunId) -> None:
+    writer.append(run_record(run_id, "job", DagsterEventType.PIPELINE_SUCCESS))
+    writer.append(run_record(run_id, "job", DagsterEventType.PIPELINE_CANCELING))
+    writer.flush(run_id)
+    assert bench.row(run_id)["status"] == "succeeded"
+
+
+def test_a_cut_connection_loses_nothing(bench: Bench, writer: EventWriter, run_id: RunId) -> None:
+    writer.hold(Lease(TENANT, run_id, epoch=0))
+    writer.append(line(run_id, "before"))
+    writer.flush(run_id)
+    bench.connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    writer.append(line(run_id, "after"))
+    writer.flush(run_id)
+    assert stored(bench, run_id) == ["before", "after"]
+
+
+def test_without_redis_events_are_stored_all_the_same(
+    bench: Bench, settings: Settings, run_id: RunId
+) -> None:
+    writer = EventWriter(settings.database_url, Publisher("redis://127.0.0.1:1/0"))
+    writer.hold(Lease(TENANT, run_id, epoch=0))
+    writer.append(line(run_id, "stored"))
+    writer.flush(run_id)
+    writer.close()
+    assert stored(bench, run_id) == ["stored"]
+
+
+def test_without_a_database_a_flush_says_so_and_keeps_the_events() -> None:
+    writer = EventWriter("postgresql://127.0.0.1:1/none?connect_timeout=1", Publisher(""))
+    writer.append(line(RunId("r"), "kept"))
+    with pytest.raises(Unavailable):
+        writer.flush(timeout=0.3)
+    writer.close()
+
+
+def test_a_run_that_is_none_of_ours_is_stored_as_dagster_would(
+    bench: Bench, writer: EventWriter
+) -> None:
+    event = DagsterEvent("ENGINE_EVENT", "foreign", event_specific_data=EngineEventData())
+    entry = EventLogEntry(
+        error_info=None, level="INFO", user_message="", run_id="foreign-run",
+        timestamp=time.time(), job_name="foreign", dagster_event=event,
+    )  # fmt: skip
+    writer.append(Record.of(entry))
+    writer.flush(RunId("foreign-run"))
+    assert bench.events(RunId("foreign-run")) == [("ENGINE_EVENT", None)]

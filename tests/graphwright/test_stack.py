@@ -1,0 +1,137 @@
+"""``graphwright up`` with everything real: databases, processes, examples."""
+
+import os
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+
+from tests.graphwright.conftest import Stack, discard, new_stack
+
+ROOT = Path(__file__).parent.parent.parent
+ROLES = {
+    "supervisor", "guard", "postgres", "valkey", "api", "worker", "code", "dagster", "daemon",
+}  # fmt: skip
+
+# One stack for all of these, wherever pytest-xdist puts them.
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+
+
+def test_up_runs_every_example(started: tuple[Stack, subprocess.CompletedProcess[str]]) -> None:
+    _, said = started
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == ""
+    examples = len([path for path in (ROOT / "examples").iterdir() if path.suffix == ".yaml"])
+    assert examples >= 3
+    assert said.stderr.count("succeeded in ") == examples
+    assert "Ready." in said.stderr
+
+
+def test_status_says_where_everything_is(stack: Stack) -> None:
+    found = stack.status()
+    assert set(found) == {"state", "api", "hooks", "dagster", "token", "pids"}
+    assert found["state"] == str(stack.state)
+    assert found["hooks"] is None
+    assert set(found["pids"]) == ROLES
+    assert all(psutil.pid_exists(pid) for pids in found["pids"].values() for pid in pids)
+    # PostgreSQL's own processes are its children.
+    assert len(found["pids"]["postgres"]) > 1
+    assert httpx.get(f"{found['api']}/readyz", trust_env=False).is_success
+    headers = {"Authorization": f"Bearer {found['token']}"}
+    answer = httpx.get(f"{found['api']}/api/v1/graphs", headers=headers, trust_env=False)
+    assert answer.is_success
+
+
+def test_nobody_else_may_read_the_state(stack: Stack) -> None:
+    # The group's bits are the mask of the entry that lets PostgreSQL's user through, under root.
+    assert stat.S_IMODE(stack.state.stat().st_mode) & 0o666 == 0o600
+    for name in ("stack.json", "signing.key"):
+        assert stat.S_IMODE((stack.state / name).stat().st_mode) == 0o600
+
+
+def test_a_second_up_says_that_one_runs_already(stack: Stack) -> None:
+    before = stack.status()["pids"]
+    said = stack.up()
+    assert said.returncode == 1
+    assert "already running" in said.stderr
+    assert str(before["supervisor"][0]) in said.stderr
+    assert stack.status()["pids"] == before
+
+
+def test_dagster_shows_the_graphs_that_ran(stack: Stack) -> None:
+    query = (
+        "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError {"
+        " ... on RepositoryLocation { name repositories { jobs { name } } }"
+        " ... on PythonError { message } } } } } }"
+    )
+    answer = httpx.post(
+        f"{stack.status()['dagster']}/graphql", json={"query": query}, timeout=60, trust_env=False
+    )
+    (entry,) = answer.json()["data"]["workspaceOrError"]["locationEntries"]
+    assert entry["locationOrLoadError"].get("message") is None
+    assert entry["locationOrLoadError"]["name"] == "graphwright"
+
+
+@pytest.mark.parametrize("role", ["worker", "code"])
+def test_one_that_is_killed_is_started_again(stack: Stack, role: str) -> None:
+    first = stack.status()["pids"][role][0]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: stack.status()["pids"].get(role, [first])[:1] not in ([], [first]))
+    assert "ended by SIGKILL" not in (stack.state / "logs" / f"{role}.log").read_text("utf-8")
+
+
+def test_two_stacks_side_by_side_and_a_killed_supervisor_leaves_nothing(stack: Stack) -> None:
+    busy = stack.status()
+    port = str(urlsplit(busy["api"]).port)
+    other = new_stack()
+    try:
+        said = other.up(GRAPHWRIGHT_API_PORT=port)
+        assert said.returncode == 0, said.stderr
+        assert f"port {port} of the API is busy" in said.stderr
+        found = other.status()
+        assert found["api"] != busy["api"]
+        assert stack.status()["pids"] == busy["pids"]
+
+        everything = [psutil.Process(pid) for pids in found["pids"].values() for pid in pids]
+        os.kill(found["pids"]["supervisor"][0], signal.SIGKILL)
+        until(lambda: not any(_lives(each) for each in everything))
+
+        gone = other("status")
+        assert gone.returncode == 3
+        assert "no stack runs" in gone.stderr
+        assert other("down").returncode == 0
+        assert stack.status()["pids"] == busy["pids"]
+    finally:
+        discard(other)
+
+
+def test_what_does_not_start_is_reported_and_leaves_nothing() -> None:
+    broken = new_stack()
+    try:
+        said = broken.up(GRAPHWRIGHT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+        assert said.returncode == 1
+        assert "127.0.0.1" in said.stderr
+        assert broken("status").returncode == 3
+    finally:
+        discard(broken)
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

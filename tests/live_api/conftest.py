@@ -1,0 +1,77 @@
+"""The API over real HTTP: uvicorn on a free port, in a thread of the test process."""
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from foundation.settings import Limits, Settings
+from live_api.app import create_app
+from live_api.auth import SCOPES, issue_token, signing_key
+from live_api.server import Server
+
+TokenFor = Callable[..., str]
+ClientFor = Callable[..., httpx.Client]
+
+
+@contextmanager
+def serving(settings: Settings, limits: Limits) -> Generator[str]:
+    """The URL of an API that runs until the block ends, and then stops in order."""
+    server = Server(create_app(settings, limits))
+    thread = threading.Thread(target=server.run, name="api")
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the API did not start"
+            thread.join(0.01)
+        yield server.url
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive(), "the API did not stop"
+
+
+@pytest.fixture
+def api_url(settings: Settings, limits: Limits) -> Generator[str]:
+    with serving(settings, limits) as url:
+        yield url
+
+
+@pytest.fixture
+def token_for(settings: Settings) -> TokenFor:
+    """``token_for(tenant, scopes=…)``: a token that this test's API accepts."""
+
+    def make(tenant: str = "acme", scopes: tuple[str, ...] = SCOPES, lifetime: float = 60) -> str:
+        return issue_token(signing_key(settings.state), tenant, "ann", scopes, lifetime)
+
+    return make
+
+
+@pytest.fixture
+def client_for(api_url: str, token_for: TokenFor) -> Generator[ClientFor]:
+    """``client_for(tenant, scopes=…)``: a client that sends such a token."""
+    made: list[httpx.Client] = []
+
+    def make(tenant: str = "acme", scopes: tuple[str, ...] = SCOPES) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token_for(tenant, scopes)}"}
+        made.append(httpx.Client(base_url=api_url, headers=headers, timeout=30))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def client(client_for: ClientFor) -> httpx.Client:
+    """Tenant ``acme``, every scope."""
+    return client_for()
+
+
+@pytest.fixture
+def anonymous(api_url: str) -> Generator[httpx.Client]:
+    """No token."""
+    with httpx.Client(base_url=api_url, timeout=30) as client:
+        yield client
