@@ -1,13 +1,13 @@
 """A run that is being executed in this process, and how others in the process reach it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any, Final, Literal, LiteralString, TypeAlias
+from typing import Final, Literal, LiteralString, TypeAlias
 
 from foundation.database import Connection
 from foundation.errors import NotFound
 from foundation.ids import NodeId, RunId, TenantId
+from graph_defs.json_values import JsonObject
 
 Interrupt: TypeAlias = Literal["cancel", "hand_back"]
 """Why a run is stopped: its owner asked, or this worker is going away."""
@@ -33,8 +33,8 @@ class ActiveRun:
     run_id: RunId
     status: str
     """When it was claimed."""
-    params: Mapping[str, Any]
-    trigger: Mapping[str, Any]
+    params: JsonObject
+    trigger: JsonObject
     parent_run_id: RunId | None
     created_at: str
     inbox: SimpleQueue[Finished | Interrupt] = field(

@@ -5,6 +5,7 @@ Dagster stores this module's name with each run. A Kubernetes pod, a re-executio
 """
 
 from functools import cache
+from typing import Any
 
 from dagster import JobDefinition
 from dagster._core.definitions.reconstruct import ReconstructableJob, build_reconstructable_job
@@ -13,7 +14,7 @@ import node_types
 from dynamic_jobs.compiler import CompiledGraph, Compiler
 from dynamic_jobs.runtime import NodeRuntime
 from foundation.database import Connection, connect
-from foundation.ids import TenantId
+from foundation.ids import GraphVersionId, TenantId
 from foundation.settings import Limits, Settings
 from graph_defs.catalogue import Catalogue
 from graph_defs.store import load_version
@@ -21,17 +22,18 @@ from graph_defs.store import load_version
 
 def pointer_to(tenant: TenantId, graph_version_id: str) -> ReconstructableJob:
     """The code pointer that a run of this version carries."""
-    return build_reconstructable_job(__name__, "load_job", (tenant, graph_version_id))
+    arguments: tuple[Any, ...] = (tenant, graph_version_id)  # declared by Dagster as a 1-tuple
+    return build_reconstructable_job(__name__, "load_job", arguments)
 
 
 def load_job(tenant: str, graph_version_id: str) -> JobDefinition:
     """Compile a stored version. The entry point of Dagster's processes, hence the settings here."""
     with connect(Settings().database_url) as connection:
-        return compile_version(connection, TenantId(tenant), graph_version_id).job
+        return compile_version(connection, TenantId(tenant), GraphVersionId(graph_version_id)).job
 
 
 def compile_version(
-    connection: Connection, tenant: TenantId, graph_version_id: str
+    connection: Connection, tenant: TenantId, graph_version_id: GraphVersionId
 ) -> CompiledGraph:
     """Compile a stored version in a process that is not a worker of ours."""
     compiler = _compiler()

@@ -8,11 +8,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from dagster import (
-    Any as DagsterAny,
-)
 from dagster import (
     DependencyDefinition,
     ExecutorDefinition,
@@ -136,9 +133,9 @@ def run_tags(version: GraphVersion) -> dict[str, str]:
 
 def _params_resource(graph: PreparedGraph) -> ResourceDefinition:
     """Params travel as this resource's config, so that the launchpad shows and edits them."""
-    schema: Mapping[str, Any] = graph.document.params or {}
-    properties: Mapping[str, Any] = schema.get("properties", {})
-    defaults = {
+    schema = cast("Mapping[str, Any]", graph.document.params or {})
+    properties = cast("Mapping[str, Any]", schema.get("properties", {}))
+    defaults: dict[str, Any] = {
         name: spec["default"]
         for name, spec in properties.items()
         if isinstance(spec, dict) and "default" in spec
@@ -172,7 +169,7 @@ def _op(node_type: NodeType[Any, Any], graph: PreparedGraph, runtime: NodeRuntim
         name=naming.op_name(node_type.name, node_type.version),
         compute_fn=op_body(graph, runtime),
         ins={_EDGE: In(Nothing)},
-        outs={"result": Out(DagsterAny, io_manager_key="io_manager")},
+        outs={"result": Out(io_manager_key="io_manager")},
         description=node_type.__doc__,
         required_resource_keys={naming.PARAMS_RESOURCE},
         code_version=str(node_type.version),

@@ -20,7 +20,7 @@ from dynamic_jobs.control import cancel, run_record
 from dynamic_jobs.storage import event_storage_of
 from foundation.database import Connection, connect
 from foundation.errors import Conflict, Invalid
-from foundation.ids import RunId, TenantId
+from foundation.ids import GraphVersionId, RunId, TenantId
 from foundation.settings import Limits
 from graph_defs.params import bind_params
 
@@ -102,7 +102,9 @@ class GraphwrightRunCoordinator(RunCoordinator[Any], ConfigurableClass):
 
     def _values(self, connection: Connection, run: DagsterRun) -> dict[str, Any]:
         compiled = compile_version(
-            connection, TenantId(run.tags[naming.TENANT_TAG]), run.tags[naming.VERSION_ID_TAG]
+            connection,
+            TenantId(run.tags[naming.TENANT_TAG]),
+            GraphVersionId(run.tags[naming.VERSION_ID_TAG]),
         )
         params = bind_params(compiled.graph.document.params, _params(run), Limits())
         new = new_run.NewRun(

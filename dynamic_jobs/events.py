@@ -23,6 +23,7 @@ import orjson
 EventType: TypeAlias = Literal[
     "run.queued",
     "run.started",
+    "run.resumed",
     "node.started",
     "node.log",
     "node.output",
@@ -232,6 +233,7 @@ _Translation: TypeAlias = tuple[EventType, Callable[[dict[str, Any]], dict[str, 
 _TRANSLATIONS: Final[dict[str, _Translation]] = {
     "PIPELINE_ENQUEUED": ("run.queued", None),
     "PIPELINE_START": ("run.started", None),
+    "RUN_RESUMED": ("run.resumed", None),
     "STEP_START": ("node.started", None),
     "STEP_RESTARTED": ("node.started", None),
     "HANDLED_OUTPUT": ("node.output", _output),

@@ -1,9 +1,7 @@
 """Accepting triggers: from a published version and an input to a durable, queued run."""
 
 import asyncio
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 from weakref import WeakValueDictionary
 
 from dynamic_jobs.compiler import CompiledGraph, Compiler
@@ -12,6 +10,7 @@ from dynamic_jobs.runtime import NodeRuntime
 from dynamic_jobs.storage import GraphwrightStorage
 from foundation.database import AsyncPool
 from foundation.ids import RunId, new_id
+from graph_defs.json_values import JsonObject
 from graph_defs.params import bind_params
 from graph_defs.versions import GraphVersion
 
@@ -32,8 +31,8 @@ class RunCreator:
     async def create(
         self,
         version: GraphVersion,
-        params: Mapping[str, Any],
-        trigger: Mapping[str, Any],
+        params: JsonObject,
+        trigger: JsonObject,
         author: str,
         *,
         priority: int = 0,

@@ -5,7 +5,6 @@ Everything of it exists after the commit, or nothing does.
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString
@@ -23,6 +22,7 @@ from dynamic_jobs import naming
 from dynamic_jobs.code_pointer import pointer_to
 from dynamic_jobs.compiler import CompiledGraph, run_tags
 from foundation.ids import RunId, TenantId
+from graph_defs.json_values import JsonObject
 
 WAKE_CHANNEL: Final = "graphwright_queue"
 
@@ -80,8 +80,8 @@ class NewRun:
     """What a trigger asks for. ``params`` are bound already: checked, and with defaults."""
 
     run_id: RunId
-    params: Mapping[str, Any]
-    trigger: Mapping[str, Any]
+    params: JsonObject
+    trigger: JsonObject
     author: str
     priority: int = 0
     not_before: datetime | None = None

@@ -5,7 +5,7 @@ from typing import Final, LiteralString
 
 from dynamic_jobs.storage import Lease
 from foundation.database import Connection
-from foundation.ids import RunId, TenantId
+from foundation.ids import GraphVersionId, RunId, TenantId
 
 CLAIM: Final[LiteralString] = """
 WITH next AS (
@@ -44,7 +44,7 @@ class Claim:
     """A run that this worker now holds."""
 
     lease: Lease
-    graph_version_id: str
+    graph_version_id: GraphVersionId
     resumed: bool
     """It had started before: nodes that have completed are not run again."""
 
@@ -55,7 +55,7 @@ def claim(connection: Connection, worker: str, limit: int) -> list[Claim]:
     return [
         Claim(
             Lease(TenantId(row["tenant"]), RunId(row["run_id"]), row["epoch"]),
-            row["graph_version_id"],
+            GraphVersionId(row["graph_version_id"]),
             row["resumed"],
         )
         for row in rows

@@ -13,7 +13,7 @@ from dagster import JobDefinition, RepositoryData, ResourceDefinition
 from dynamic_jobs.compiler import Compiler
 from dynamic_jobs.prepared import NodeTypeUnavailable
 from foundation.database import Connection
-from foundation.ids import TenantId
+from foundation.ids import GraphVersionId, TenantId
 from graph_defs.store import load_version
 
 _log = logging.getLogger(__name__)
@@ -31,6 +31,12 @@ JOIN graphwright.graph_versions v
 """
 
 
+def window_versions(connection: Connection, size: int) -> frozenset[str]:
+    """The ids of the graph versions that the window shows just now."""
+    rows = connection.execute(WINDOW, {"size": size})
+    return frozenset(row["graph_version_id"] for row in rows)
+
+
 class WindowRepository(RepositoryData):
     """A Dagster repository whose jobs are read from the store."""
 
@@ -45,7 +51,7 @@ class WindowRepository(RepositoryData):
         with self._connect() as connection:
             rows = connection.execute(WINDOW, {"size": self._size}).fetchall()
             for row in rows:
-                version_id = row["graph_version_id"]
+                version_id = GraphVersionId(row["graph_version_id"])
                 try:
                     compiled = self._compiler.cached(version_id) or self._compiler.compile(
                         load_version(connection, TenantId(row["tenant"]), version_id)

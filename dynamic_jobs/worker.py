@@ -7,6 +7,7 @@ another worker goes on with them, without repeating what has completed.
 
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -17,7 +18,6 @@ from typing import Final, LiteralString
 import psycopg
 
 import node_types
-from dynamic_jobs.active import Interrupt
 from dynamic_jobs.compiler import Compiler
 from dynamic_jobs.execution import RunExecution
 from dynamic_jobs.listener import Listener
@@ -42,6 +42,14 @@ SET_IDLE: Final[LiteralString] = """
 UPDATE graphwright.workers SET idle = %s, seen_at = now() WHERE worker = %s
 """
 UNREGISTER: Final[LiteralString] = "DELETE FROM graphwright.workers WHERE worker = %s"
+
+
+def serve(settings: Settings, limits: Limits) -> None:
+    """Work in this process until SIGTERM or SIGINT; a second one does not wait for the runs."""
+    worker = Worker(settings, limits)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: worker.stop())
+    worker.run()
 
 
 class Worker:
@@ -138,24 +146,20 @@ class Worker:
         self._wake.set()
 
     def _drain(self, execution: RunExecution) -> None:
-        with self._lock:
-            running = dict(self._running)
+        running = dict(self._running)
         if not running:
             return
         _log.info(
             "stopping: %d runs have %.0f s to finish", len(running), self._settings.drain_seconds
         )
-        deadline = time.monotonic() + self._settings.drain_seconds
+        started = time.monotonic()
         pending = set(running.values())
-        while pending and time.monotonic() < min(
-            deadline, time.monotonic() + self._settings.drain_seconds
-        ):
+        while pending and time.monotonic() < started + self._settings.drain_seconds:
             _, pending = wait(pending, timeout=0.1)
-        reason: Interrupt = "hand_back"
-        for run_id, future in running.items():
-            if not future.done():
-                execution.interrupt(run_id, reason)
-        wait(running.values())
+        while pending:  # again and again: a run that was claimed just now has no inbox yet
+            for run_id in running:
+                execution.interrupt(run_id, "hand_back")
+            _, pending = wait(pending, timeout=0.2)
 
     def _forget(self, connection: Connection | None) -> None:
         if connection is not None:

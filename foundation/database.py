@@ -51,9 +51,7 @@ def pool(url: str, *, size: int = 4) -> Pool:
 
 def connect(url: str) -> Connection:
     """One connection in autocommit mode, rows as dicts."""
-    return psycopg.Connection[DictRow].connect(
-        pinned(url), autocommit=True, row_factory=dict_row
-    )
+    return psycopg.Connection[DictRow].connect(pinned(url), autocommit=True, row_factory=dict_row)
 
 
 def pinned(url: str) -> str:

@@ -77,6 +77,11 @@ class Invalid(GraphwrightError):
         super().__init__(message, hint=hint, **ids)
         self.faults = tuple(faults)
 
+    def __str__(self) -> str:
+        """For logs and the Dagster UI: the message, and after it every fault."""
+        told = "; ".join(f"{fault.pointer or '/'}: {fault.message}" for fault in self.faults)
+        return f"{self.message} {told}".strip()
+
 
 class Unauthenticated(GraphwrightError):
     """No token, or one that cannot be trusted."""

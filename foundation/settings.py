@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         default=4000, ge=0, le=65535, description="Port of the Dagster code server."
     )
     dagster_port: int = Field(default=3000, ge=0, le=65535, description="Port of the Dagster UI.")
+    dagster_url: str = Field(
+        "", description="Where our processes find the Dagster UI; by default its port on loopback."
+    )
     file_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description="Folders below which `file.read` may read; separated as in PATH."
     )

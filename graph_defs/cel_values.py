@@ -10,8 +10,7 @@ import ctypes
 import datetime
 import math
 import sys
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from graph_defs.cel_faults import ValueFault
 
@@ -21,50 +20,60 @@ MAX_DEPTH: Final = 128
 _INT64: Final = 2**63
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """How much data an expression is given: bytes in all, and elements of the longest container."""
+class Extent(NamedTuple):
+    """How much data there is: bytes in all, and elements of the longest container."""
 
     size: int
     width: int
 
 
+class _KeySizes(dict[str, int]):
+    """Sizes of keys, worked out once each, since the rows of a table share theirs."""
+
+    def __missing__(self, key: object) -> int:
+        if not isinstance(key, str):
+            raise ValueFault(f"a key of an object is {type(key).__name__}, not a string")
+        size = self[key] = UNIT + _text_size(key)
+        return size
+
+
 def measure(value: Any) -> Extent:
     """Measures and checks a JSON value that is to become a CEL variable. Raises `ValueFault`."""
     size = width = depth = 0
-    level = [value]
+    key_sizes = _KeySizes()
+    level: list[Any] = [value]
     while level:
         depth += 1
         if depth > MAX_DEPTH:
             raise ValueFault(f"a value is nested deeper than {MAX_DEPTH} levels")
+        size += UNIT * len(level)
         below: list[Any] = []
-        for each in level:
-            size += UNIT
-            if isinstance(each, str):
-                size += text_size(each)
-            elif isinstance(each, dict):
-                members = cast("dict[str, Any]", each)
-                size += sum(UNIT + text_size(key) for key in members)
-                width = max(width, len(members))
-                below.extend(members.values())
-            elif isinstance(each, list):
-                items = cast("list[Any]", each)
-                width = max(width, len(items))
-                below.extend(items)
-            else:
-                _check_scalar(each)
+        for kind, each in zip(map(type, level), level, strict=True):
+            if kind is str:
+                size += len(each) if each.isascii() and "\0" not in each else _text_size(each)
+            elif kind is dict:
+                size += sum(map(key_sizes.__getitem__, each))
+                width = max(width, len(each))
+                below += each.values()
+            elif kind is list:
+                width = max(width, len(each))
+                below += each
+            elif kind is int:
+                if not -_INT64 <= each < _INT64:
+                    raise _too_large(each)
+            elif kind is float:
+                if not math.isfinite(each):
+                    raise ValueFault(f"a value is {_float_name(each)}, which is no JSON")
+            elif each is not None and kind is not bool:
+                raise ValueFault(f"a value is no JSON: {kind.__name__}")
         level = below
     return Extent(size, width)
 
 
-def text_size(text: Any) -> int:
+def _text_size(text: str) -> int:
     """Bytes of ``text`` in UTF-8. Raises `ValueFault`."""
-    if not isinstance(text, str):
-        raise ValueFault(f"a key of an object is {type(text).__name__}, not a string")
     if "\0" in text:
         raise ValueFault("a string holds a NUL character, which expressions cannot carry")
-    if text.isascii():
-        return len(text)
     try:
         return len(text.encode())
     except UnicodeEncodeError:
@@ -73,19 +82,10 @@ def text_size(text: Any) -> int:
         ) from None
 
 
-def _check_scalar(value: object) -> None:
-    if value is None or isinstance(value, bool):
-        return
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueFault(f"a value is {_float_name(value)}, which is no JSON")
-        return
-    if not isinstance(value, int):
-        raise ValueFault(f"a value is no JSON: {type(value).__name__}")
-    if not -_INT64 <= value < _INT64:
-        raise ValueFault(
-            f"the number {value} does not fit in 64 bits", "Pass it as a string, or as a double."
-        )
+def _too_large(value: int) -> ValueFault:
+    return ValueFault(
+        f"the number {value} does not fit in 64 bits", "Pass it as a string, or as a double."
+    )
 
 
 def to_json(value: Any) -> Any:
@@ -100,7 +100,7 @@ def to_json(value: Any) -> Any:
     result = reader.read(value)
     reader.own_nulls()
     if reader.fault:
-        raise reader.fault
+        raise ValueFault(*reader.fault)
     return result
 
 
@@ -109,7 +109,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.nulls = 0
-        self.fault: ValueFault | None = None
+        self.fault: tuple[str, str] | None = None
 
     def read(self, value: Any) -> Any:
         if value is None:
@@ -142,7 +142,7 @@ class _Reader:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(None))
 
     def _fail(self, message: str, hint: str) -> None:
-        self.fault = self.fault or ValueFault(message, hint)
+        self.fault = self.fault or (message, hint)
 
     def _object(self, value: dict[Any, Any]) -> dict[str, Any]:
         result = {key: self.read(each) for key, each in value.items()}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dagster import repository
+from dagster import repository  # pyright: ignore[reportUnknownVariableType]
 
 import node_types
 from dynamic_jobs.compiler import Compiler

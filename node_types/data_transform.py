@@ -6,7 +6,7 @@ from node_types.base import Fields, LoopNodeType, NodeContext
 
 
 class Transform(Fields):
-    """A value, usually one expression: ``value: "${{ nodes.read.output.rows.size() }}"``."""
+    """A value, usually one expression."""
 
     value: JsonValue = Field(description="Any JSON; the expressions inside it are evaluated.")
 

@@ -54,7 +54,7 @@ class Read(Fields):
         "relative path is looked up in each of them, in order.",
     )
     format: Format | None = Field(
-        None, description="What the file holds; by default, what its extension says."
+        default=None, description="What the file holds; by default, what its extension says."
     )
     nulls: list[str] = Field(
         default=[""], description="CSV only: cells that mean a missing value, and are read as null."

@@ -54,12 +54,14 @@ class ResponseUnreadableError(NodeError):
 
 
 class Request(Fields):
-    """The request. At most one of ``json`` and ``body``."""
+    """The request. At most one of `json` and `body`."""
 
     url: str = Field(
         pattern=r"^[hH][tT][tT][pP][sS]?://", description="Absolute, `http://` or `https://`."
     )
-    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = Field(
+        default="GET", description="The HTTP method, in capitals."
+    )
     headers: dict[str, str] = Field(
         default={},
         description="Sent to `url`, and not to another host that it redirects to. A method that "
@@ -107,15 +109,16 @@ class HttpRequest(LoopNodeType[Request, Response]):
     async def run(self, given: Request, context: NodeContext) -> Response:
         import httpx
 
-        from node_types.support.outbound import AddressRefused, CheckedTransport
+        from node_types.support.outbound import AddressRefused, CheckedTransport, is_any, is_public
 
         limit = context.policy.max_input_bytes
+        allows = is_any if context.policy.http_private else is_public
         host = "the host"
         try:
             async with (
                 asyncio.timeout(given.timeout_seconds),
                 httpx.AsyncClient(
-                    transport=CheckedTransport(private=context.policy.http_private),
+                    transport=CheckedTransport(allows),
                     timeout=None,  # noqa: S113 - asyncio.timeout bounds the whole
                 ) as client,
             ):

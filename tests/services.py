@@ -5,6 +5,7 @@ Durability stays on, fsync too: tests that kill processes mean it, and cloning a
 
 import fcntl
 import secrets
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,3 +73,10 @@ def drop_database(server_url: str, name: str) -> None:
     """Drop a database, whoever is connected to it."""
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

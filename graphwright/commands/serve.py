@@ -1,7 +1,5 @@
 """The processes of an installation, and what one needs before the first of them starts."""
 
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -24,26 +22,24 @@ def api(context: typer.Context) -> None:
 @app.command()
 def worker(context: typer.Context) -> None:
     """Execute queued runs in this process, until SIGTERM; then finish or hand back what runs."""
-    from dynamic_jobs.worker import Worker
+    from dynamic_jobs.worker import serve
     from foundation.settings import Limits
     from graphwright.home import enter_dagster_home
 
     settings = session(context).settings()
     enter_dagster_home(settings)
-    Worker(settings, Limits()).run()
+    serve(settings, Limits())
 
 
 @app.command()
 def code(context: typer.Context) -> None:
-    """Become Dagster's gRPC code server for the window of recently used graphs."""
+    """Run Dagster's gRPC code server for the window of recently used graphs, until SIGTERM."""
+    from graphwright.code_server import serve
     from graphwright.home import enter_dagster_home
 
     settings = session(context).settings()
     enter_dagster_home(settings)
-    serve = ("-m", "dagster", "api", "grpc", "--module-name", "graphwright.definitions")
-    address = ("--host", "127.0.0.1", "--port", str(settings.code_port))
-    rest = ("--location-name", "graphwright", "--empty-working-directory")
-    os.execv(sys.executable, [sys.executable, *serve, *address, *rest])  # noqa: S606 - ourselves
+    raise typer.Exit(serve(settings))
 
 
 @app.command()

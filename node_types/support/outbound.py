@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+from collections.abc import Callable
 from functools import cache
 
 import httpx
@@ -19,8 +20,13 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 
 
-class AddressRefused(Exception):  # noqa: N818 - turned into a NodeError by its only user
+class AddressRefused(Exception):
     """Every address of the host is one that may not be called."""
+
+
+def is_any(address: Address) -> bool:
+    """Every address there is."""
+    return True
 
 
 def is_public(address: Address) -> bool:
@@ -37,14 +43,14 @@ def is_public(address: Address) -> bool:
 
 
 class CheckedTransport(httpx.AsyncHTTPTransport):
-    """Resolves, checks and connects; ``private`` allows every address."""
+    """Resolves, checks and connects to addresses for which ``allows`` holds."""
 
-    def __init__(self, *, private: bool) -> None:
+    def __init__(self, allows: Callable[[Address], bool]) -> None:
         # Idle connections are kept by address: reusing one could carry a request to another name.
         super().__init__(
             verify=_tls(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
         )
-        self._private = private
+        self._allows = allows
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request to the first checked address that accepts a connection.
@@ -55,7 +61,7 @@ class CheckedTransport(httpx.AsyncHTTPTransport):
         """
         host = request.url.host
         addresses = await _resolve(host, request.url.port)
-        allowed = [a for a in addresses if self._private or is_public(a)]
+        allowed = [address for address in addresses if self._allows(address)]
         if not allowed:
             raise AddressRefused(host)
         failure: httpx.TransportError | None = None

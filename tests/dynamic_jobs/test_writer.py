@@ -1,7 +1,9 @@
 """The event writer: order, batches, status, the fence, faults."""
 
+import json
 import time
 from collections.abc import Generator
+from typing import Any, cast
 
 import pytest
 import redis
@@ -67,8 +69,6 @@ def test_events_are_stored_in_the_order_of_appending(
 def test_a_batch_is_published_after_its_commit_with_the_event_before_it(
     bench: Bench, writer: EventWriter, run_id: RunId, settings: Settings
 ) -> None:
-    import json
-
     queued = bench.row(run_id)["last_event_id"]
     assert queued > 0
     writer.hold(Lease(TENANT, run_id, epoch=0))
@@ -78,7 +78,7 @@ def test_a_batch_is_published_after_its_commit_with_the_event_before_it(
         subscription.get_message(timeout=1)
         writer.append(line(run_id, "first"))
         writer.flush(run_id)
-        message = subscription.get_message(ignore_subscribe_messages=True, timeout=5)
+        message = cast("dict[str, Any] | None", subscription.get_message(timeout=5))
         assert message is not None
         published = json.loads(message["data"])
         subscription.close()

@@ -1,0 +1,189 @@
+"""The stock Dagster webserver over our storage, window and coordinator."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from foundation.ids import RunId
+from graphwright.home import workspace_file
+from tests.dynamic_jobs.conftest import Bench, graph, value
+from tests.services import free_port
+
+RUNS = """{ runsOrError(limit: 10) { __typename ... on Runs { results {
+    runId status jobName
+    stats { ... on RunStatsSnapshot { stepsSucceeded startTime endTime } }
+    stepStats { stepKey status startTime endTime }
+    executionPlan { steps { key inputs { dependsOn { key } } } }
+} } } }"""
+
+LOGS = """query($run: ID!) { logsForRun(runId: $run) { __typename
+    ... on EventConnection { events { __typename ... on MessageEvent { stepKey message } } }
+    ... on PythonError { message stack } } }"""
+
+JOBS = """{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError {
+    __typename ... on RepositoryLocation { repositories { name jobs { name } } }
+    ... on PythonError { message stack } } } } } }"""
+
+RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "graphwright") {
+    __typename ... on WorkspaceLocationEntry { loadStatus } } }"""
+
+LAUNCH = """mutation($job: String!, $config: RunConfigData) { launchRun(executionParams: {
+    selector: {repositoryLocationName: "graphwright", repositoryName: "graphwright", jobName: $job}
+    runConfigData: $config }) { __typename ... on LaunchRunSuccess { run { runId status } }
+    ... on PythonError { message } ... on RunConfigValidationInvalid { errors { message } } } }"""
+
+REEXECUTE = """mutation($run: String!) { launchRunReexecution(reexecutionParams: {
+    parentRunId: $run, strategy: FROM_FAILURE }) { __typename
+    ... on LaunchRunSuccess { run { runId } } ... on PythonError { message stack } } }"""
+
+TERMINATE = """mutation($run: String!) { terminateRun(runId: $run) { __typename } }"""
+
+
+@dataclass
+class Web:
+    """A Dagster webserver's GraphQL endpoint."""
+
+    url: str
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = {"query": query, "variables": variables}
+        answer = httpx.post(f"{self.url}/graphql", json=body, timeout=30).json()
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def jobs(self) -> set[str]:
+        entry = self.ask(JOBS)["workspaceOrError"]["locationEntries"][0]
+        location = entry["locationOrLoadError"]
+        assert location["__typename"] == "RepositoryLocation", location
+        return {job["name"] for job in location["repositories"][0]["jobs"]}
+
+
+@pytest.fixture
+def web(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Generator[Web]:
+    """The code server and the webserver, as ``graphwright up`` starts them."""
+    code_port, web_port = free_port(), free_port()
+    monkeypatch.setenv("GRAPHWRIGHT_CODE_PORT", str(code_port))
+    bench.settings = bench.settings.model_copy(update={"code_port": code_port})
+    bin_folder = Path(sys.executable).parent
+    commands = (
+        ["dagster", "api", "grpc", "-m", "graphwright.definitions", "-p", str(code_port)],
+        ["dagster-webserver", "-h", "127.0.0.1", "-p", str(web_port), "-w", str(workspace_file())],
+    )
+    with (tmp_path / "dagster.log").open("wb") as log:
+        processes = [
+            subprocess.Popen(
+                [str(bin_folder / command[0]), *command[1:]],
+                stdout=log,
+                stderr=log,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONWARNINGS": "ignore"},
+                start_new_session=True,
+            )
+            for command in commands
+        ]
+        try:
+            opened = Web(f"http://127.0.0.1:{web_port}")
+            _until_it_answers(opened, tmp_path / "dagster.log")
+            yield opened
+        finally:
+            for process in processes:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _until_it_answers(web: Web, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            web.ask(RELOAD)
+            if web.jobs() is not None:
+                return
+        except (httpx.HTTPError, AssertionError):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.3)
+
+
+def test_the_ui_shows_launches_cancels_and_repeats_runs(bench: Bench, web: Web) -> None:
+    version = bench.publish(
+        graph(
+            {
+                "rows": value([1, 2, 3]),
+                "kept": value("${{ nodes.rows.output.filter(r, r >= params.least) }}", "rows"),
+                "share": value("${{ 6 / (size(nodes.kept.output) - params.off) }}", "kept"),
+            },
+            name="ui-graph",
+            params={
+                "type": "object",
+                "properties": {
+                    "least": {"type": "integer", "default": 2},
+                    "off": {"type": "integer", "default": 0},
+                },
+            },
+            outputs={"share": "${{ nodes.share.output }}"},
+        )
+    )
+    queued = bench.start(version)
+    shown = web.ask(RUNS)["runsOrError"]
+    assert [run["status"] for run in shown["results"]] == ["QUEUED"], "a queued run can be shown"
+
+    with bench.worker():
+        bench.wait_for(queued)
+        run = web.ask(RUNS)["runsOrError"]["results"][0]
+        assert run["status"] == "SUCCESS"
+        assert run["stats"]["stepsSucceeded"] == 3
+        assert {step["status"] for step in run["stepStats"]} == {"SUCCESS"}
+        plan = {step["key"]: step["inputs"] for step in run["executionPlan"]["steps"]}
+        assert plan["kept"][0]["dependsOn"][0]["key"] == "rows"
+        kinds = [
+            event["__typename"] for event in web.ask(LOGS, run=queued)["logsForRun"]["events"]
+        ]
+        assert kinds.count("ExecutionStepSuccessEvent") == 3
+        assert kinds[-1] == "RunSuccessEvent"
+
+        # A graph published while the UI is open is a job after a reload, with no new process.
+        web.ask(RELOAD)
+        (job,) = web.jobs()
+        assert job.startswith("ui_graph__")
+
+        config = {"resources": {"params": {"config": {"least": 3}}}}
+        launched = web.ask(LAUNCH, job=job, config=config)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        row = bench.wait_for(RunId(launched["run"]["runId"]))
+        assert row["status"] == "succeeded", row["error"]
+        assert row["outputs"] == {"share": 6}
+        assert row["trigger"] == {"type": "dagster"}
+
+        config = {"resources": {"params": {"config": {"least": "many"}}}}
+        refused = web.ask(LAUNCH, job=job, config=config)["launchRun"]
+        assert refused["__typename"] == "PythonError", refused
+        assert "least" in refused["message"]
+
+        # From the failed node: what had succeeded is not run again, its outputs are adopted.
+        config = {"resources": {"params": {"config": {"off": 2}}}}
+        failed = RunId(web.ask(LAUNCH, job=job, config=config)["launchRun"]["run"]["runId"])
+        assert bench.wait_for(failed)["status"] == "failed"
+        again = web.ask(REEXECUTE, run=failed)["launchRunReexecution"]
+        assert again["__typename"] == "LaunchRunSuccess", again
+        rerun = RunId(again["run"]["runId"])
+        assert str(bench.wait_for(rerun)["parent_run_id"]) == failed
+        assert {step for _, step in bench.events(rerun) if step} == {"share"}
+
+
+def test_the_ui_cancels_a_run(bench: Bench, web: Web) -> None:
+    version = bench.publish(graph({"wait": {"type": "work.sleep", "with": {"seconds": 60}}}))
+    run_id = bench.start(version)
+    with bench.worker():
+        bench.wait_for(run_id, "running")
+        assert web.ask(TERMINATE, run=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        assert bench.wait_for(run_id)["status"] == "cancelled"

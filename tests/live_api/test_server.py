@@ -1,0 +1,94 @@
+"""The API as a process."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+
+import httpx
+import psutil
+import pytest
+
+from foundation.settings import Settings
+from tests.live_api.conftest import TokenFor
+from tests.live_api.test_graphs import document
+
+PROGRAM = """
+from foundation.settings import Limits, Settings
+from live_api.server import run
+run(Settings(), Limits())
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def api_process(settings: Settings, port: int) -> Generator[subprocess.Popen[str]]:
+    environment = os.environ | {
+        "GRAPHWRIGHT_STATE": str(settings.state),
+        "GRAPHWRIGHT_DATABASE_URL": settings.database_url,
+        "GRAPHWRIGHT_REDIS_URL": settings.redis_url,
+        "GRAPHWRIGHT_API_PORT": str(port),
+    }
+    arguments = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def started(process: subprocess.Popen[str]) -> bool:
+    """Wait until it serves or has ended."""
+    assert process.stderr is not None
+    return any("Uvicorn running" in line for line in process.stderr)
+
+
+def test_sigterm_lets_a_request_finish(settings: Settings, port: int, token_for: TokenFor) -> None:
+    url = f"http://127.0.0.1:{port}"
+    text = httpx.Request("POST", url, json=document()).content
+    headers = {"Authorization": f"Bearer {token_for()}", "Content-Type": "application/json"}
+    with api_process(settings, port) as process:
+        assert started(process)
+
+        def slowly() -> Iterator[bytes]:
+            yield text[:10]
+            assert httpx.get(f"{url}/healthz").status_code == 200  # so the first part has arrived
+            process.terminate()
+            assert process.stderr is not None
+            assert any("Shutting down" in line for line in process.stderr)
+            yield text[10:]
+
+        answer = httpx.post(f"{url}/api/v1/graphs", content=slowly(), headers=headers, timeout=30)
+        assert answer.status_code == 201
+        process.communicate(timeout=30)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/healthz")
+
+
+def test_busy_port(settings: Settings) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with api_process(settings, taken.getsockname()[1]) as process:
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "address already in use" in said
+
+
+def test_listens_on_loopback_alone(settings: Settings, port: int) -> None:
+    with api_process(settings, port) as process:
+        assert started(process)
+        listening = {
+            connection.laddr[0]
+            for connection in psutil.Process(process.pid).net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+        process.terminate()
+        process.communicate(timeout=30)
