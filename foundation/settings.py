@@ -37,7 +37,7 @@ class Limits(BaseSettings):
         default=4_096, ge=1, description="Characters of one CEL expression."
     )
     max_expression_cost: int = Field(
-        default=256 * 2**20,
+        default=64 * 2**20,
         ge=1,
         description="Estimated work of one expression, in bytes touched, past which it runs in a "
         "process of its own with bounded memory and time.",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Self
 
-from node_types.base import NodeType
+from node_types.base import LoopNodeType, NodeType, ThreadNodeType
 
 AnyNodeType = NodeType[Any, Any]
 
@@ -65,8 +65,8 @@ def _node_types_in(module: ModuleType) -> list[AnyNodeType]:
         for each in vars(module).values()
         if inspect.isclass(each)
         and each.__module__ == module.__name__
-        and issubclass(each, NodeType)
-        and hasattr(each, "name")  # the bases in node_types.base have none
+        and issubclass(each, LoopNodeType | ThreadNodeType)
+        and not each.__abstractmethods__  # as the bases in node_types.base are
     ]
     if len(classes) > 1:
         raise ValueError(f"{module.__name__} defines more than one node type")

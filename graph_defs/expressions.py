@@ -17,12 +17,12 @@ import orjson
 from foundation.errors import GraphwrightError, Invalid
 from foundation.ids import NodeId
 from foundation.settings import Limits
-from graph_defs import cel_messages
-from graph_defs.cel_faults import CostFault, EvaluationFault, ValueFault
-from graph_defs.cel_program import Program
-from graph_defs.cel_runtime import Environment
-from graph_defs.cel_sandbox_client import Sandbox, SandboxLost
-from graph_defs.cel_template import (
+from graph_defs.cel import messages as cel_messages
+from graph_defs.cel.faults import CostFault, EvaluationFault, ValueFault
+from graph_defs.cel.program import Program
+from graph_defs.cel.runtime import Environment
+from graph_defs.cel.sandbox_client import Sandbox, SandboxLost
+from graph_defs.cel.template import (
     Array,
     Literal,
     Object,

@@ -51,17 +51,13 @@ def bind_params(schema: JsonObject | None, given: Json, limits: Limits) -> JsonO
     document that was validated, and is not checked again.
 
     Raises:
-        TooLarge: more than ``limits.max_params_bytes`` as JSON.
+        TooLarge: more than ``limits.max_params_bytes`` as JSON, before or after that.
         Invalid: it does not fit, or the check takes too much work; pointers are under ``/params``.
     """
     faults = check_content(given, limits.max_depth, BASE)
     if faults:
         raise _invalid(faults)
-    if (size := len(orjson.dumps(given))) > limits.max_params_bytes:
-        raise TooLarge(
-            f"The params have {size:,} bytes; {limits.max_params_bytes:,} are allowed.",
-            hint="Put large data into a file or a URL, and pass that.",
-        )
+    _check_size(given, limits)
     if not isinstance(given, dict):
         raise _invalid([Fault("/params", "wrong_type", "The params must be an object.")])
     if schema is None:
@@ -79,7 +75,16 @@ def bind_params(schema: JsonObject | None, given: Json, limits: Limits) -> JsonO
     if problems:
         raise _invalid(_faults(problems, schema))
     assert isinstance(bound, dict)
+    _check_size(bound, limits)
     return bound
+
+
+def _check_size(params: Json, limits: Limits) -> None:
+    if (size := len(orjson.dumps(params))) > limits.max_params_bytes:
+        raise TooLarge(
+            f"The params have {size:,} bytes; {limits.max_params_bytes:,} are allowed.",
+            hint="Put large data into a file or a URL, and pass that.",
+        )
 
 
 def _faults(problems: list[Problem], schema: JsonObject) -> list[Fault]:

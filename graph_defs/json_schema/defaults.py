@@ -59,6 +59,7 @@ class _Filling:
         for name, member in properties.items():
             if isinstance(member, dict):
                 if name not in value and (default := self._default(member)):
+                    self._meter.charge(_weight(default[0]))
                     value[name] = deepcopy(default[0])
                 if name in value:
                     self.fill(member, value[name])
@@ -84,3 +85,14 @@ class _Filling:
             if isinstance(other, dict) and (found := self._default(other)):
                 return found
         return None
+
+
+def _weight(value: Json) -> int:
+    """Units for copying and writing out a default: a small schema may repeat a large one."""
+    if isinstance(value, str):
+        return 1 + len(value) // 16
+    if isinstance(value, list):
+        return 1 + sum(map(_weight, value))
+    if isinstance(value, dict):
+        return 1 + sum(len(key) // 16 + _weight(item) for key, item in value.items())
+    return 1

@@ -1,4 +1,4 @@
-"""A contract with cel-expr-python: what graph_defs/cel_* relies on, and what it works around.
+"""A contract with cel-expr-python: what graph_defs/cel relies on, and what it works around.
 
 A failure after an upgrade is news: a tree that reads otherwise has to be looked at before the
 upgrade goes in, and a defect that is gone lets its workaround go.
@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_defs import cel_ast, cel_folds
-from graph_defs.cel_faults import EvaluationFault
-from graph_defs.cel_runtime import Environment, evaluate
+from graph_defs.cel import ast as cel_ast
+from graph_defs.cel import folds as cel_folds
+from graph_defs.cel.faults import EvaluationFault
+from graph_defs.cel.runtime import Environment, evaluate
 
 ENVIRONMENT = Environment()
 

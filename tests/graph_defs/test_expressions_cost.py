@@ -15,8 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundation.settings import Limits
-from graph_defs import cel_ast, cel_cost, cel_inputs, cel_values
-from graph_defs.cel_runtime import Environment, evaluate
+from graph_defs.cel import ast as cel_ast
+from graph_defs.cel import cost as cel_cost
+from graph_defs.cel import inputs as cel_inputs
+from graph_defs.cel import values as cel_values
+from graph_defs.cel.runtime import Environment, evaluate
 from graph_defs.expressions import Evaluator, ExpressionError, ExpressionTooCostly, Scope
 
 COSTLY = "${{ lists.range(params.n).map(x, x).size() }}"
@@ -43,7 +46,7 @@ def sandboxes(parent: int | None = None) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         is_child = int(status[1]) == (parent or os.getpid()) and status[0] != "Z"
-        if is_child and "graph_defs.cel_sandbox" in command:
+        if is_child and "graph_defs.cel.sandbox" in command:
             found.append(int(folder.name))
     return found
 
@@ -208,7 +211,7 @@ evaluator.close()
 
 
 def test_sandbox_imports_nothing_heavy() -> None:
-    program = "import sys, graph_defs.cel_sandbox; print(*sys.modules)"
+    program = "import sys, graph_defs.cel.sandbox; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     modules = set(done.stdout.decode().split())
     assert not modules & {"dagster", "pydantic", "sqlalchemy", "psycopg", "graph_defs.expressions"}

@@ -147,6 +147,15 @@ def test_content_and_size_are_bounded() -> None:
         bind_params({}, {"a": "x" * 100}, Limits(max_params_bytes=100))
 
 
+def test_defaults_count_towards_the_size() -> None:
+    item: JsonObject = {"properties": {"text": {"default": "x" * 100_000}}}
+    schema: JsonObject = {"properties": {"items": {"items": item}}}
+    nothing: list[Json] = [{} for _ in range(100_000)]
+    with pytest.raises(TooLarge):
+        bind_params(schema, {"items": [*nothing[:20]]}, LIMITS)
+    assert refused(schema, {"items": nothing}) == [("/params", "too_costly")]
+
+
 def test_patterns_run_in_linear_time() -> None:
     schema: JsonObject = {
         "properties": {"a": {"pattern": "^(a+)+$"}},

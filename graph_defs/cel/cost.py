@@ -16,10 +16,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from graph_defs import cel_ast
-from graph_defs.cel_ast import Expr
-from graph_defs.cel_cost_functions import SCALAR, UNBOUNDED, Bound, bound_of_call
-from graph_defs.cel_values import UNIT, Extent
+from graph_defs.cel import ast as cel_ast
+from graph_defs.cel.ast import Expr
+from graph_defs.cel.cost_functions import SCALAR, UNBOUNDED, Bound, bound_of_call
+from graph_defs.cel.values import UNIT, Extent
 
 _HANDLE: Final = 32
 """Bytes of one ``cel::Value`` in a list that is copied to append to it."""

@@ -5,12 +5,17 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from graph_defs import cel_ast, cel_cost, cel_folds, cel_inputs, cel_runtime, cel_values
-from graph_defs.cel_faults import CompileFault
-from graph_defs.cel_inputs import ABSENT, Input
-from graph_defs.cel_runtime import Environment
-from graph_defs.cel_sandbox_client import Sandbox
-from graph_defs.cel_values import Extent
+from graph_defs.cel import ast as cel_ast
+from graph_defs.cel import cost as cel_cost
+from graph_defs.cel import folds as cel_folds
+from graph_defs.cel import inputs as cel_inputs
+from graph_defs.cel import runtime as cel_runtime
+from graph_defs.cel import values as cel_values
+from graph_defs.cel.faults import CompileFault
+from graph_defs.cel.inputs import ABSENT, Input
+from graph_defs.cel.runtime import Environment
+from graph_defs.cel.sandbox_client import Sandbox
+from graph_defs.cel.values import Extent
 
 
 class Program:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from graph_defs import cel_ast
-from graph_defs.cel_ast import Expr
-from graph_defs.cel_faults import CompileFault
-from graph_defs.cel_runtime import ROOTS
+from graph_defs.cel import ast as cel_ast
+from graph_defs.cel.ast import Expr
+from graph_defs.cel.faults import CompileFault
+from graph_defs.cel.runtime import ROOTS
 
 ABSENT = object()
 """What `Input.resolve` gives where there is nothing: the variable stays unset, and CEL's rules for

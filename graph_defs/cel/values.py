@@ -12,7 +12,7 @@ import math
 import sys
 from typing import Any, Final, NamedTuple, cast
 
-from graph_defs.cel_faults import ValueFault
+from graph_defs.cel.faults import ValueFault
 
 UNIT: Final = 64
 """Bytes that any value is taken to occupy, besides its text; see cel_cost."""

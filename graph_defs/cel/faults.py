@@ -1,4 +1,4 @@
-"""How an expression fails, inside graph_defs/cel_*; expressions.py makes users' errors of these."""
+"""How an expression fails, inside graph_defs/cel; expressions.py makes users' errors of these."""
 
 
 class _Worded(Exception):

@@ -1,7 +1,7 @@
-"""The process in which costly expressions run: ``python -P -m graph_defs.cel_sandbox``.
+"""The process in which costly expressions run: ``python -P -m graph_defs.cel.sandbox``.
 
 It answers one request at a time over its standard input and output, each a frame: four bytes of
-length, big-endian, then JSON. Nothing of ours but graph_defs/cel_* is imported, so that it starts
+length, big-endian, then JSON. Nothing of ours but graph_defs/cel is imported, so that it starts
 fast and small. It ends when its input does, at the latest once the running evaluation's alarm
 rings, so it cannot outlive its parent for long. Memory is bounded on Linux only; elsewhere time is.
 
@@ -20,8 +20,8 @@ from typing import IO, Any, Final
 
 import orjson
 
-from graph_defs import cel_runtime
-from graph_defs.cel_faults import EvaluationFault, ValueFault
+from graph_defs.cel import runtime as cel_runtime
+from graph_defs.cel.faults import EvaluationFault, ValueFault
 
 LENGTH: Final = struct.Struct(">I")
 READY: Final = b"ready"

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import orjson
 
-from graph_defs import cel_sandbox
-from graph_defs.cel_faults import CostFault, EvaluationFault, ValueFault
+from graph_defs.cel import sandbox as cel_sandbox
+from graph_defs.cel.faults import CostFault, EvaluationFault, ValueFault
 
 _GRACE_SECONDS: Final = 10.0
 """The child's own alarm ends an evaluation; this is for a child that does not run at all."""

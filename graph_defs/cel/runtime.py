@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from cel_expr_python import cel
 
-from graph_defs import cel_values
-from graph_defs.cel_faults import CompileFault, EvaluationFault
+from graph_defs.cel import values as cel_values
+from graph_defs.cel.faults import CompileFault, EvaluationFault
 
 ROOTS: Final = ("params", "nodes", "run", "trigger")
 """The variables that an expression sees."""

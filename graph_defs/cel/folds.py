@@ -16,8 +16,8 @@ A map's keys cannot be sliced, so a map is one piece.
 
 from typing import Any, Final
 
-from graph_defs import cel_ast
-from graph_defs.cel_ast import Builder, Expr
+from graph_defs.cel import ast as cel_ast
+from graph_defs.cel.ast import Builder, Expr
 
 PIECE: Final = 100
 _DEPTH: Final = 2

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from graph_defs.cel_inputs import Input
+from graph_defs.cel.inputs import Input
 
 _ABSENT: Final = re.compile(r'No value with name "(@\d+)" found in Activation')
 _OVERLOAD: Final = re.compile(r"No matching overloads found : (\S+?)(?:\((.*)\))?$")

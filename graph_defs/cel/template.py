@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from foundation.errors import Fault
-from graph_defs import cel_scan
-from graph_defs.cel_faults import CompileFault
-from graph_defs.cel_program import Program
-from graph_defs.cel_scan import ScanFault, Source
+from graph_defs.cel import scan as cel_scan
+from graph_defs.cel.faults import CompileFault
+from graph_defs.cel.program import Program
+from graph_defs.cel.scan import ScanFault, Source
 from graph_defs.json_values import Json, Path, pointer
 
 _ESCAPE_HINT = "Write $${{ for the characters ${{ themselves."

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from graph_defs import cel_ast
-from graph_defs.cel_ast import Expr
-from graph_defs.cel_values import UNIT
+from graph_defs.cel import ast as cel_ast
+from graph_defs.cel.ast import Expr
+from graph_defs.cel.values import UNIT
 
 _PATTERN: Final = 8 * 2**20
 """What RE2 may use to compile a pattern (its ``max_mem``)."""
