@@ -201,7 +201,8 @@ def test_every_query_can_use_an_index(database_url: str) -> None:
         "published": ["STEP_START"],
         "terminal": ["PIPELINE_SUCCESS"],
     }
-    lists: list[LiteralString] = [
+    queries: list[LiteralString] = [runs.GET, runs.NODE_EVENTS, runs.OUTPUT, event_log.READ]
+    queries += [
         runs.LIST + of_graph + by_status + before + runs.LIST_NEWEST
         for of_graph in ("", runs.LIST_OF_GRAPH)
         for by_status in ("", runs.LIST_BY_STATUS)
@@ -209,7 +210,7 @@ def test_every_query_can_use_an_index(database_url: str) -> None:
     ]
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SET enable_seqscan = off")
-        for query in [runs.GET, runs.NODE_EVENTS, runs.OUTPUT, event_log.READ, *lists]:
+        for query in queries:
             explain = connection.execute("EXPLAIN (FORMAT json) " + query, values).fetchone()
             assert explain is not None
             plan = json.dumps(explain[0])
