@@ -11,8 +11,10 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from dynamic_jobs.prepared import PreparedNode
-from foundation.errors import Fault, GraphwrightError, Invalid
+from foundation.errors import GraphwrightError, Invalid
 from graph_defs.expressions import Evaluator, Scope, Template
+from graph_defs.suggestions import Suggester
+from graph_defs.validation.translation import translate
 from node_types.base import LoopNodeType, NodeContext, NodeError, ThreadNodeType
 
 _log = logging.getLogger(__name__)
@@ -87,14 +89,7 @@ class NodeRunner:
         try:
             return node.type.With.model_validate_json(orjson.dumps(value))
         except ValidationError as error:
-            faults = [
-                Fault(
-                    pointer="".join(f"/{part}" for part in ("with", *fault["loc"])),
-                    code="invalid_value",
-                    message=fault["msg"],
-                )
-                for fault in error.errors(include_url=False, include_input=False)
-            ]
+            faults = translate(error, node.type.With, value, ("with",), Suggester())
             told = "; ".join(f"{fault.pointer}: {fault.message}" for fault in faults)
             raise BadWith(f"`with` does not fit {node.type.name}: {told}", faults) from None
 

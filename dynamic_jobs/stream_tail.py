@@ -139,6 +139,9 @@ class RunTail:
             if ended:
                 self.end()
                 return
+            # Signals may be waiting in a row. Let those who follow take their events in between,
+            # or even the quickest of them would overflow.
+            await asyncio.sleep(0)
 
     def _signal(self, signal: str | None) -> None:
         self.heard_at = time.monotonic()

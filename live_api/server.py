@@ -11,32 +11,53 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
+from foundation.errors import GraphwrightError
 from foundation.settings import Limits, Settings
 from live_api.app import create_app
 from live_api.dependencies import Services
 
 _SHUTDOWN_SECONDS = 10
+_BACKLOG = 2_048
+
+
+class CannotListen(GraphwrightError):
+    """The port is busy, or the address is not one of this machine's."""
+
+    code = "cannot_listen"
 
 
 def run(settings: Settings, limits: Limits) -> None:
     """Serve until SIGTERM or SIGINT; a second signal does not wait for requests under way.
 
-    Raises SystemExit where the address is taken.
+    Raises CannotListen where the port is busy or the address is not ours.
     """
     app = create_app(settings, limits)
-    Server(app, host=settings.api_host, port=settings.api_port).run()
+    # Before anything connects: a busy port is the one thing that often goes wrong.
+    listener = _listen(settings.api_host, settings.api_port)
+    Server(app).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise CannotListen(
+            f"the API cannot listen on {host}, port {port}: {error.strerror}",
+            hint="GRAPHWRIGHT_API_PORT names another port, GRAPHWRIGHT_API_HOST another address.",
+        ) from error
 
 
 class Server(uvicorn.Server):
     """uvicorn, which ends live streams before it waits for requests to finish: they never would."""
 
-    def __init__(self, app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._app = app
         super().__init__(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
+                port=0,  # where no socket is given: any free one, on loopback
+                backlog=_BACKLOG,
                 loop="uvloop",
                 http="httptools",
                 ws="websockets-sansio",

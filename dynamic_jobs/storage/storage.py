@@ -82,7 +82,7 @@ class GraphwrightEventLogStorage(_Pooled, PostgresEventLogStorage):
         return True
 
     def store_event(self, event: EventLogEntry) -> None:
-        """Store one event; a run held by this process is written behind, any other at once."""
+        """Store one event: behind, if this process holds the run and so flushes it; else at once."""
         if event.dagster_event is not None and (
             event.dagster_event.event_type in ASSET_EVENTS | ASSET_CHECK_EVENTS
         ):
@@ -90,8 +90,7 @@ class GraphwrightEventLogStorage(_Pooled, PostgresEventLogStorage):
             return
         record = Record.of(event)
         self.writer.append(record)
-        held = self.writer.lease(record.run_id) is not None
-        if not held or record.status is not None:
+        if self.writer.lease(record.run_id) is None:
             self.writer.flush(record.run_id)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:

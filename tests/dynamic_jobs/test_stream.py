@@ -304,7 +304,7 @@ async def test_a_client_that_does_not_take_its_events_is_cut_and_resumes(
                 got += await anext(slow)
             for number in range(11):
                 rows.write(line("a", str(number)))
-            await fast.has(len(rows.events))
+                await fast.has(len(rows.events))
             with pytest.raises(SlowClient):
                 await anext(slow)
         assert got == rows.events[:3]

@@ -20,7 +20,7 @@ ClientFor = Callable[..., httpx.Client]
 def serving(settings: Settings, limits: Limits) -> Generator[str]:
     """The URL of an API that runs until the block ends, and then stops in order."""
     server = Server(create_app(settings, limits))
-    thread = threading.Thread(target=server.run, name="api")
+    thread = threading.Thread(target=server.run, name="api", daemon=True)
     thread.start()
     try:
         while not server.started:
