@@ -5,10 +5,12 @@ from datetime import datetime
 from weakref import WeakValueDictionary
 
 from dynamic_jobs.compiler import CompiledGraph, Compiler
+from dynamic_jobs.foreign_json import reserved_key_faults
 from dynamic_jobs.new_run import CREATE, NewRun, values_of
 from dynamic_jobs.runtime import NodeRuntime
 from dynamic_jobs.storage import GraphwrightStorage
 from foundation.database import AsyncPool
+from foundation.errors import Invalid
 from foundation.ids import RunId, new_id
 from graph_defs.json_values import JsonObject
 from graph_defs.params import bind_params
@@ -48,6 +50,8 @@ class RunCreator:
         """
         compiled = await self._compiled(version)
         bound = bind_params(compiled.graph.document.params, params, self._runtime.limits)
+        if faults := reserved_key_faults(bound, ("params",)):
+            raise Invalid("The params hold reserved names.", faults)
         new = NewRun(RunId(new_id()), bound, trigger, author, priority, not_before, live)
         values = values_of(new, compiled, self._runtime.settings.code_port)
         async with self._pool.connection() as connection:

@@ -10,6 +10,7 @@ from typing import Any, Final, LiteralString
 import orjson
 from dagster import InputContext, IOManager, OutputContext
 
+from dynamic_jobs.foreign_json import may_hold_reserved_key
 from dynamic_jobs.naming import TENANT_TAG
 from dynamic_jobs.storage.statements import INSERT_OUTPUTS
 from foundation.database import Connection, connect
@@ -52,9 +53,11 @@ def adopt_outputs(
 
 
 def preview(value: Any, text: str) -> dict[str, Any]:
-    """Metadata of HANDLED_OUTPUT: the size, and the value itself where it is small."""
+    """Metadata of HANDLED_OUTPUT: the size, and the value itself where it is small and harmless."""
     shown = {"bytes": len(text.encode())}
-    return {**shown, "value": {"output": value}} if len(text) <= PREVIEW_BYTES else shown
+    if len(text) > PREVIEW_BYTES or may_hold_reserved_key(text):
+        return shown
+    return {**shown, "value": {"output": value}}
 
 
 class OutputIOManager(IOManager):

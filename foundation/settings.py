@@ -79,7 +79,8 @@ class Settings(BaseSettings):
     )
     dagster_port: int = Field(default=3000, ge=0, le=65535, description="Port of the Dagster UI.")
     dagster_url: str = Field(
-        "", description="Where our processes find the Dagster UI; by default its port on loopback."
+        default="",
+        description="Where our processes find the Dagster UI; by default its port on loopback.",
     )
     file_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description="Folders below which `file.read` may read; separated as in PATH."

@@ -5,6 +5,7 @@ SIGTERM ─► stop accepting ─► live streams end ─► requests under way 
                               elsewhere)
 """
 
+import logging
 import socket
 from typing import cast
 
@@ -15,6 +16,8 @@ from foundation.errors import GraphwrightError
 from foundation.settings import Limits, Settings
 from live_api.app import create_app
 from live_api.dependencies import Services
+
+_log = logging.getLogger("uvicorn.error")  # uvicorn sets this one up
 
 _SHUTDOWN_SECONDS = 10
 _BACKLOG = 2_048
@@ -73,6 +76,12 @@ class Server(uvicorn.Server):
         """Where it listens, once it has started: port 0 has become a free one."""
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return f"http://{host}:{port}"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then accept; says where, which uvicorn does not for a socket."""
+        await super().startup(sockets)
+        if self.started:
+            _log.info("The API listens on %s", self.url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what goes on for ever, then everything else in order."""

@@ -82,7 +82,7 @@ class GraphwrightEventLogStorage(_Pooled, PostgresEventLogStorage):
         return True
 
     def store_event(self, event: EventLogEntry) -> None:
-        """Store one event: behind, if this process holds the run and so flushes it; else at once."""
+        """Store one event: later if this process holds the run, and flushes it; else at once."""
         if event.dagster_event is not None and (
             event.dagster_event.event_type in ASSET_EVENTS | ASSET_CHECK_EVENTS
         ):

@@ -68,9 +68,7 @@ class Web:
 
 
 @pytest.fixture
-def web(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Generator[Web]:
+def web(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Web]:
     """The code server and the webserver, as ``graphwright up`` starts them."""
     code_port, web_port = free_port(), free_port()
     monkeypatch.setenv("GRAPHWRIGHT_CODE_PORT", str(code_port))
@@ -145,9 +143,7 @@ def test_the_ui_shows_launches_cancels_and_repeats_runs(bench: Bench, web: Web) 
         assert {step["status"] for step in run["stepStats"]} == {"SUCCESS"}
         plan = {step["key"]: step["inputs"] for step in run["executionPlan"]["steps"]}
         assert plan["kept"][0]["dependsOn"][0]["key"] == "rows"
-        kinds = [
-            event["__typename"] for event in web.ask(LOGS, run=queued)["logsForRun"]["events"]
-        ]
+        kinds = [event["__typename"] for event in web.ask(LOGS, run=queued)["logsForRun"]["events"]]
         assert kinds.count("ExecutionStepSuccessEvent") == 3
         assert kinds[-1] == "RunSuccessEvent"
 

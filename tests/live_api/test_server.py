@@ -48,7 +48,7 @@ def api_process(settings: Settings, port: int) -> Generator[subprocess.Popen[str
 def started(process: subprocess.Popen[str]) -> bool:
     """Wait until it serves or has ended."""
     assert process.stderr is not None
-    return any("Uvicorn running" in line for line in process.stderr)
+    return any("The API listens on" in line for line in process.stderr)
 
 
 def test_sigterm_lets_a_request_finish(settings: Settings, port: int, token_for: TokenFor) -> None:
