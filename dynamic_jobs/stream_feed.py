@@ -83,16 +83,18 @@ class RedisFeed:
             try:
                 async with PubSub(self._pool) as pubsub:
                     await pubsub.connect()
-                    async with self._commands:
-                        await pubsub.subscribe(_IDLE_CHANNEL, *self._watchers)
-                        self._pubsub = pubsub
-                    delay = shortest
-                    await self._receive(pubsub)
+                    try:
+                        async with self._commands:
+                            await pubsub.subscribe(_IDLE_CHANNEL, *self._watchers)
+                            self._pubsub = pubsub
+                        delay = shortest
+                        await self._receive(pubsub)
+                    finally:
+                        async with self._commands:  # no command may be on its way at the close
+                            self._pubsub = None
             except (RedisError, OSError) as error:
                 if delay == shortest:
                     _log.warning("Redis is away, live views fall back to PostgreSQL: %s", error)
-            finally:
-                self._pubsub = None
             await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter
             delay = min(2 * delay, longest)
 

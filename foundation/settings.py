@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     worker_runs: int = Field(
         default=8, ge=1, description="Runs that one worker process executes at once."
     )
-    run_nodes: int = Field(default=32, ge=1, description="Nodes that one run executes at once.")
+    run_nodes: int = Field(default=256, ge=1, description="Nodes that one run executes at once.")
     worker_threads: int = Field(
         default=32, ge=1, description="Threads for blocking nodes in one worker."
     )

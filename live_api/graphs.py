@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response, status
 from pydantic import BaseModel, Field, JsonValue
 
 from foundation.errors import GraphwrightError
-from graph_defs.publishing import check
+from graph_defs.admission import admit
 from graph_defs.versions import Graph
 from live_api.auth import Principal
 from live_api.dependencies import Services, require, services
@@ -86,9 +86,13 @@ async def publish(request: Request, response: Response, parts: Parts, caller: Wr
     _check_media_type(request)
     source = await request.body()
     # A big document takes a while: not on the event loop.
-    checked = await asyncio.to_thread(check, source, parts.catalogue, parts.limits, parts.evaluator)
+    admitted = await asyncio.to_thread(
+        admit, source, parts.catalogue, parts.limits, parts.evaluator
+    )
+    used = {node.type for node in admitted.graph.nodes.values()}
+    node_types = {name: parts.catalogue[name].version for name in used}
     graph, created = await parts.store.apply(
-        caller.tenant, checked.document, checked.fingerprint, checked.node_types, caller.subject
+        caller.tenant, admitted.document, admitted.fingerprint, node_types, caller.subject
     )
     response.headers["Location"] = f"{PREFIX}/{graph.graph_id}"
     if not created:

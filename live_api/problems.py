@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
-from starlette.websockets import WebSocket
+from starlette.status import WS_1011_INTERNAL_ERROR
+from starlette.websockets import WebSocket, WebSocketState
 
 from foundation.errors import Fault, GraphwrightError, Invalid, Unavailable
 from graph_defs.json_values import pointer
@@ -163,10 +164,14 @@ async def _answer(
     # Starlette answers what was not foreseen outside of our middleware, so the id is set here too.
     all_headers = {**_headers(status, connection), **(headers or {})}
     response = JSONResponse(content, status, all_headers, media_type=MEDIA_TYPE)
-    if isinstance(connection, WebSocket):
+    if not isinstance(connection, WebSocket):
+        return response
+    if connection.application_state is WebSocketState.CONNECTING:
         await connection.send_denial_response(response)
-        return None
-    return response
+    elif connection.application_state is WebSocketState.CONNECTED:
+        # Too late for a status. RFC 6455 section 7.4.1: 1011 is a fault of ours.
+        await connection.close(WS_1011_INTERNAL_ERROR, code)
+    return None
 
 
 def _headers(status: int, connection: HTTPConnection) -> dict[str, str]:

@@ -33,15 +33,17 @@ class RunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    params: dict[str, Any] = Field({}, description="The run's input, by the graph's `params`.")
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="The run's input, by the graph's `params`."
+    )
     priority: Annotated[int, Field(strict=True, ge=-_MAX_PRIORITY, le=_MAX_PRIORITY)] = Field(
-        0, description="Among queued runs the highest starts first."
+        default=0, description="Among queued runs the highest starts first."
     )
     not_before: AwareDatetime | None = Field(
-        None, description="The run stays queued until then; RFC 3339, with an offset."
+        default=None, description="The run stays queued until then; RFC 3339, with an offset."
     )
     live: Annotated[bool, Field(strict=True)] = Field(
-        True, description="Whether its events are pushed as they happen."
+        default=True, description="Whether its events are pushed as they happen."
     )
 
 

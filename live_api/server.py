@@ -23,6 +23,12 @@ _SHUTDOWN_SECONDS = 10
 _BACKLOG = 2_048
 
 
+class NotConfigured(GraphwrightError):
+    """A setting without which the API cannot serve is missing."""
+
+    code = "not_configured"
+
+
 class CannotListen(GraphwrightError):
     """The port is busy, or the address is not one of this machine's."""
 
@@ -32,8 +38,15 @@ class CannotListen(GraphwrightError):
 def run(settings: Settings, limits: Limits) -> None:
     """Serve until SIGTERM or SIGINT; a second signal does not wait for requests under way.
 
-    Raises CannotListen where the port is busy or the address is not ours.
+    Raises CannotListen where the port is busy or the address is not ours, and NotConfigured where
+    no database or no Redis is named.
     """
+    for name in ("database_url", "redis_url"):
+        if not getattr(settings, name):
+            raise NotConfigured(
+                f"GRAPHWRIGHT_{name.upper()} is not set, and no stack runs in {settings.state}",
+                hint="`graphwright up` starts a local stack.",
+            )
     app = create_app(settings, limits)
     # Before anything connects: a busy port is the one thing that often goes wrong.
     listener = _listen(settings.api_host, settings.api_port)

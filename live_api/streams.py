@@ -138,9 +138,11 @@ async def follow_by_websocket(websocket: WebSocket, run_id: str, parts: Parts) -
         await _close(websocket, _close_for(error))
         return
     leaving = asyncio.create_task(_disconnected(websocket))
-    await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-    for task in (sending, leaving):
-        task.cancel()
+    try:
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sending.cancel()
+        leaving.cancel()
     ended, _ = await asyncio.gather(sending, leaving, return_exceptions=True)
     if isinstance(ended, Close):
         await _close(websocket, ended)
@@ -167,7 +169,7 @@ _CLOSE_CODES: Final[dict[type[GraphwrightError], int]] = {
 
 
 def _close_for(error: GraphwrightError) -> Close:
-    return Close(_CLOSE_CODES[type(error)], error.code)
+    return Close(_CLOSE_CODES.get(type(error), 1011), error.code)
 
 
 async def _close(websocket: WebSocket, close: Close) -> None:
@@ -238,12 +240,20 @@ async def _frames(
 
 
 def _frame(event: RunEvent) -> bytes:
-    data = orjson.dumps(event)  # escapes line breaks, so one `data` field holds it
+    data = orjson.dumps(event)
+    # JSON escapes what the standard takes for a line break. Some clients take these for one, too.
+    for character, escaped in _LINE_BREAKS:
+        data = data.replace(character, escaped)
     return b"id: %b\r\nevent: %b\r\ndata: %b\r\n\r\n" % (
         event["id"].encode(),
         event["type"].encode(),
         data,
     )
+
+
+_LINE_BREAKS: Final = [
+    (character.encode(), f"\\u{ord(character):04x}".encode()) for character in "\x85\u2028\u2029"
+]
 
 
 async def _page(

@@ -19,7 +19,7 @@ from dagster._utils.error import SerializableErrorInfo
 from psycopg.types.json import Jsonb
 
 from dynamic_jobs.events import RunEvent, channel_of, to_event
-from foundation.database import connect
+from foundation.database import Connection, connect
 from foundation.ids import RunId, TenantId, new_id
 from foundation.redis import sync_redis
 
@@ -151,13 +151,24 @@ class RunRows:
         self, *entries: EventLogEntry, outputs: Any = None, error: Any = None, publish: bool = True
     ) -> str:
         """Commit entries in one transaction, publish them, and return the message."""
+        rows = [_row(entry._replace(run_id=self.run_id)) for entry in entries]
         prev = self.events[-1]["id"] if self.events else "0"
         new: list[RunEvent] = []
         with connect(self.database_url) as connection, connection.transaction():
-            for logged in entries:
-                event = self._insert(connection, logged, outputs, error)
+            ids = connection.execute(
+                "INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key)"
+                " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::timestamp[], %s::text[])"
+                " RETURNING id",
+                [self.run_id, *map(list, zip(*rows, strict=True))],
+            )
+            for (text, kind, at, _), inserted in zip(rows, ids, strict=True):
+                event = to_event(
+                    self.run_id, inserted["id"], text, kind, outputs=outputs, error=error
+                )
                 if event is not None:
                     new.append(event)
+                if status := _STATUS.get(kind or ""):
+                    self._set_status(connection, status, at, outputs, error)
             self.events += new
             if self.events:
                 connection.execute(
@@ -186,29 +197,24 @@ class RunRows:
             self.write(*ran(node))
         self.succeed(outputs)
 
-    def _insert(
-        self, connection: Any, logged: EventLogEntry, outputs: Any, error: Any
-    ) -> RunEvent | None:
-        logged = logged._replace(run_id=self.run_id)
-        text = serialize_value(logged)
-        kind = logged.dagster_event and logged.dagster_event.event_type_value
-        at = datetime.fromtimestamp(logged.timestamp, UTC)
-        row = connection.execute(
-            "INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key)"
-            " VALUES (%s, %s, %s, %s, %s) RETURNING id",
-            [self.run_id, text, kind, at.replace(tzinfo=None), logged.step_key],
-        ).fetchone()
-        if status := _STATUS.get(kind or ""):
-            connection.execute(
-                "UPDATE graphwright.runs SET status = %s, outputs = %s, error = %s,"
-                " ended_at = CASE WHEN %s THEN %s END WHERE run_id = %s",
-                [
-                    status,
-                    Jsonb(outputs) if outputs is not None else None,
-                    Jsonb(error) if error is not None else None,
-                    status != "running",
-                    at,
-                    self.run_id,
-                ],
-            )
-        return to_event(self.run_id, row["id"], text, kind, outputs=outputs, error=error)
+    def _set_status(
+        self, connection: Connection, status: str, at: datetime, outputs: Any, error: Any
+    ) -> None:
+        connection.execute(
+            "UPDATE graphwright.runs SET status = %s, outputs = %s, error = %s,"
+            " ended_at = CASE WHEN %s THEN %s AT TIME ZONE 'UTC' END WHERE run_id = %s",
+            [
+                status,
+                Jsonb(outputs) if outputs is not None else None,
+                Jsonb(error) if error is not None else None,
+                status != "running",
+                at,
+                self.run_id,
+            ],
+        )
+
+
+def _row(logged: EventLogEntry) -> tuple[str, str | None, datetime, str | None]:
+    kind = logged.dagster_event.event_type_value if logged.dagster_event else None
+    at = datetime.fromtimestamp(logged.timestamp, UTC).replace(tzinfo=None)
+    return serialize_value(logged), kind, at, logged.step_key

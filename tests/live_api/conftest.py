@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from foundation.settings import Limits, Settings
 from live_api.app import create_app
@@ -17,9 +18,9 @@ ClientFor = Callable[..., httpx.Client]
 
 
 @contextmanager
-def serving(settings: Settings, limits: Limits) -> Generator[str]:
-    """The URL of an API that runs until the block ends, and then stops in order."""
-    server = Server(create_app(settings, limits))
+def serving_app(app: FastAPI) -> Generator[str]:
+    """The URL of ``app`` until the block ends; then it stops in order."""
+    server = Server(app)
     thread = threading.Thread(target=server.run, name="api", daemon=True)
     thread.start()
     try:
@@ -31,6 +32,11 @@ def serving(settings: Settings, limits: Limits) -> Generator[str]:
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive(), "the API did not stop"
+
+
+def serving(settings: Settings, limits: Limits) -> AbstractContextManager[str]:
+    """The URL of an API until the block ends; then it stops in order."""
+    return serving_app(create_app(settings, limits))
 
 
 @pytest.fixture

@@ -1,12 +1,20 @@
 """Every fault is a problem document, and none says what went on inside."""
 
+import json
 import re
 
 import httpx
 import psycopg
 import pytest
+from fastapi import WebSocket
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
+from foundation.errors import Conflict
+from foundation.settings import Limits, Settings
+from live_api.app import create_app
 from live_api.middleware import REQUEST_ID_HEADER
+from tests.live_api.conftest import serving_app
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -105,3 +113,27 @@ def test_openapi_has_no_dangling_reference(anonymous: httpx.Client) -> None:
     answer = anonymous.get("/openapi.json")
     known = set(answer.json()["components"]["schemas"])
     assert set(re.findall(r'"#/components/schemas/([^"]+)"', answer.text)) <= known
+
+
+def test_websocket_problems(settings: Settings, limits: Limits) -> None:
+    """Before the handshake a problem document refuses it; after it, its code closes it."""
+    app = create_app(settings, limits)
+
+    @app.websocket("/fails/{when}")
+    async def fail(websocket: WebSocket, when: str) -> None:  # pyright: ignore[reportUnusedFunction]
+        if when == "late":
+            await websocket.accept()
+        raise Conflict("it clashes")
+
+    with serving_app(app) as url:
+        address = url.replace("http:", "ws:") + "/fails"
+        with pytest.raises(InvalidStatus) as refused, connect(f"{address}/early"):
+            pass
+        assert refused.value.response.status_code == 409
+        problem = json.loads(refused.value.response.body)
+        assert problem["code"] == "conflict"
+        assert problem["request_id"] == refused.value.response.headers[REQUEST_ID_HEADER]
+        with connect(f"{address}/late") as socket, pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=10)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "conflict")

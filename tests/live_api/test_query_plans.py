@@ -11,6 +11,7 @@ import pkgutil
 import re
 from collections.abc import AsyncGenerator, Generator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -20,14 +21,15 @@ from psycopg_pool import AsyncConnectionPool
 
 import graph_defs
 import live_api
+from dynamic_jobs import control, new_run
 from dynamic_jobs.event_log import READ, read_events
 from dynamic_jobs.runs import RunStore
 from dynamic_jobs.stream import NEWS
 from foundation.database import Connection, connect
 from foundation.errors import NotFound
-from foundation.ids import GraphVersionId, NodeId, TenantId
+from foundation.ids import NodeId, RunId, TenantId, new_id
 from graph_defs.statements import VERSION_BY_ID
-from graph_defs.store import GraphStore, load_version
+from graph_defs.store import GraphStore
 from live_api.health import APPLIED
 from tests import services
 
@@ -36,7 +38,13 @@ pytestmark = pytest.mark.anyio
 SMALL = {"migrations", "workers"}
 """Tables with a row per release or per process."""
 
-QUERY_MODULES = ["dynamic_jobs.runs", "dynamic_jobs.event_log"]
+QUERY_MODULES = [
+    "dynamic_jobs.control",
+    "dynamic_jobs.event_log",
+    "dynamic_jobs.new_run",
+    "dynamic_jobs.runs",
+    "dynamic_jobs.stream",
+]
 """Besides everything in graph_defs and live_api."""
 
 _SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|AND|ORDER)\b")
@@ -71,6 +79,9 @@ SELECT 'tenant-' || n % {TENANTS}, md5('run' || n)::uuid,
 
 INSERT INTO graphwright.node_outputs (tenant, run_id, node, value)
 SELECT tenant, run_id, 'a', '1' FROM graphwright.runs;
+
+INSERT INTO runs (run_id, pipeline_name, status, run_body, create_timestamp, update_timestamp)
+SELECT run_id::text, 'job', 'SUCCESS', '{{}}', now(), now() FROM graphwright.runs;
 
 INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key)
 SELECT md5('run' || 1 + n % {RUNS})::uuid::text, '{{}}',
@@ -123,9 +134,9 @@ async def test_no_query_of_the_api_scans_a_big_table(
 ) -> None:
     pool, sent = recorded
     await _use_graphs(GraphStore(pool))
-    await _use_runs(pool, sent)
+    run_id = await _use_runs(pool, sent)
+    sent += _sent_by_threads(run_id)
     with connect(volume_url) as connection:
-        _use_as_worker(connection, sent)
         scans = {
             f"{table} in {each.statement}"
             for each in sent
@@ -159,7 +170,7 @@ async def _use_graphs(store: GraphStore) -> None:
         await store.apply(TENANT, document, f"{value:064x}", {}, "ann")
 
 
-async def _use_runs(pool: AsyncConnectionPool[Any], sent: list[Sent]) -> None:
+async def _use_runs(pool: AsyncConnectionPool[Any], sent: list[Sent]) -> RunId:
     runs = RunStore(pool)
     page = await runs.list(TENANT, limit=20)
     first, last = page.items[0], page.items[-1]
@@ -178,14 +189,31 @@ async def _use_runs(pool: AsyncConnectionPool[Any], sent: list[Sent]) -> None:
     # From the beginning, too: of the volume's events only the columns that are asked for are real.
     (latest,) = (each for each in sent if each.statement == READ)
     sent.append(Sent(READ, {**latest.parameters, "after": 0}))
+    return first.run_id
 
 
-def _use_as_worker(connection: Connection, sent: list[Sent]) -> None:
-    """The worker's one question to the store goes over a plain connection, which notes nothing."""
-    version = GraphVersionId("00000000-0000-7000-8000-000000000000")
-    with pytest.raises(NotFound):
-        load_version(connection, TENANT, version)
-    sent.append(Sent(VERSION_BY_ID, {"tenant": TENANT, "graph_version_id": version}))
+def _sent_by_threads(run_id: RunId) -> list[Sent]:
+    """What goes over connections that note nothing, and what makes a run, with fitting values."""
+    new = new_id()
+    version = {"tenant": TENANT, "graph_version_id": new}
+    values = {
+        **version,
+        **dict.fromkeys(("run_id", "graph_id"), new),
+        **dict.fromkeys(("trigger", "params", "run_body", "event"), "{}"),
+        **dict.fromkeys(("author", "job_name"), "x"),
+        **{name: [] for name in ("tag_keys", "tag_values")},
+        **dict.fromkeys(("parent_run_id", "not_before", "job_snapshot_id")),
+        **{name: datetime.now(UTC) for name in ("created_at", "at")},
+        "priority": 0,
+        "live": True,
+    }
+    return [
+        Sent(VERSION_BY_ID, version),
+        Sent(new_run.CREATE, values),
+        Sent(control.STATUS, {"tenant": TENANT, "run_id": run_id}),
+        Sent(control.DEQUEUE, (run_id,)),
+        Sent(control.NOTIFY, (run_id,)),
+    ]
 
 
 def _scanned(connection: Connection, sent: Sent) -> set[str]:

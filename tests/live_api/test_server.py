@@ -11,7 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from foundation.settings import Settings
+from foundation.settings import Limits, Settings
+from live_api.server import NotConfigured, run
 from tests.live_api.conftest import TokenFor
 from tests.live_api.test_graphs import document
 
@@ -95,3 +96,9 @@ def test_listens_on_loopback_alone(settings: Settings, port: int) -> None:
         assert listening == {"127.0.0.1"}
         process.terminate()
         process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("missing", ["database_url", "redis_url"])
+def test_what_must_be_configured(settings: Settings, limits: Limits, missing: str) -> None:
+    with pytest.raises(NotConfigured, match=f"GRAPHWRIGHT_{missing.upper()}"):
+        run(settings.model_copy(update={missing: ""}), limits)
