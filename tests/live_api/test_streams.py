@@ -324,7 +324,8 @@ def test_a_websocket_that_does_not_read_in_time_is_cut_and_may_resume(
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 2**10)
     narrow.connect(("127.0.0.1", int(api_url.rpartition(":")[2])))
-    with websocket(api_url, rows, token_for(), sock=narrow, max_queue=1) as connection:
+    options: dict[str, Any] = {"sock": narrow, "max_queue": 1, "compression": None}
+    with websocket(api_url, rows, token_for(), **options) as connection:
         rows.write(line("a", "first"))
         got = [json.loads(connection.recv(timeout=10))]
         wait_until_watched(rows)
