@@ -1,8 +1,9 @@
 """Reading a run's events from PostgreSQL, page by page, through the wall between tenants."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, LiteralString
+from typing import ClassVar, Final, LiteralString
 from uuid import UUID
 
 from dynamic_jobs.events import (
@@ -13,7 +14,7 @@ from dynamic_jobs.events import (
     to_event,
 )
 from foundation.database import AsyncConnection
-from foundation.errors import NotFound
+from foundation.errors import GraphwrightError, NotFound
 from foundation.ids import RunId, TenantId
 
 # One statement, so one snapshot: a run whose status is final shows all of its events.
@@ -45,6 +46,17 @@ ORDER BY e.id
 """
 
 
+EVENT_ID: Final = "^[0-9]{1,18}$"
+"""What an event id from outside looks like; below 2**63, as in the database."""
+
+
+class BadEventId(GraphwrightError):
+    """A client goes on after an event that cannot have been one of ours."""
+
+    code: ClassVar[str] = "bad_event_id"
+    status: ClassVar[int] = 400
+
+
 @dataclass(frozen=True, slots=True)
 class EventPage:
     """Events of one run in order. ``last_id`` is where the next page starts: read ``after`` it.
@@ -67,6 +79,16 @@ def run_id_of(text: str) -> RunId:
     if run_id != text.lower():  # UUID() takes other spellings too
         raise run_not_found(text)
     return RunId(run_id)
+
+
+def event_id_of(text: str) -> int:
+    """An event id from outside, as it is stored. Raises :class:`BadEventId`."""
+    if not re.fullmatch(EVENT_ID, text):
+        raise BadEventId(
+            f"{text[:40]!r} is the id of no event",
+            hint="Send the id of the last event that you got, unchanged, or none at all.",
+        )
+    return int(text)
 
 
 def run_not_found(run_id: str) -> NotFound:

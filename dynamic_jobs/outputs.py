@@ -55,9 +55,12 @@ def adopt_outputs(
 def preview(value: Any, text: str) -> dict[str, Any]:
     """Metadata of HANDLED_OUTPUT: the size, and the value itself where it is small and harmless."""
     shown = {"bytes": len(text.encode())}
-    if len(text) > PREVIEW_BYTES or may_hold_reserved_key(text):
-        return shown
-    return {**shown, "value": {"output": value}}
+    return {**shown, "value": {"output": value}} if is_shown(text) else shown
+
+
+def is_shown(text: str) -> bool:
+    """Whether an output, as JSON text, is shown whole."""
+    return len(text) <= PREVIEW_BYTES and not may_hold_reserved_key(text)
 
 
 class OutputIOManager(IOManager):

@@ -191,7 +191,7 @@ class RunStore:
         if row is None:
             raise NotFound(
                 f"there is no output of node {node!r} in this run",
-                hint=f"GET /api/v1/runs/{run_id} shows which nodes have succeeded",
+                hint="GET /api/v1/runs/RUN_ID shows which nodes have succeeded",
                 run_id=run_id,
                 node=node,
             )

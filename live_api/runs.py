@@ -43,7 +43,8 @@ class RunRequest(BaseModel):
         default=None, description="The run stays queued until then; RFC 3339, with an offset."
     )
     live: Annotated[bool, Field(strict=True)] = Field(
-        default=True, description="Whether its events are pushed as they happen."
+        default=True,
+        description="False says that nobody watches: its events need not be pushed at once.",
     )
 
 

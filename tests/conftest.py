@@ -9,7 +9,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import redis
@@ -18,10 +20,12 @@ from foundation.settings import Limits, Settings
 from graphwright.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests import services
 
+_PREFIX = "graphwright-test-"
 _FOLDER = "GRAPHWRIGHT_TEST_FOLDER"
 _DATABASE_URL = "GRAPHWRIGHT_TEST_DATABASE_URL"
 _REDIS_URL = "GRAPHWRIGHT_TEST_REDIS_URL"
 _SERVERS = pytest.StashKey[list[EmbeddedPostgres | EmbeddedValkey]]()
+_OWNED = pytest.StashKey[BinaryIO]()
 
 
 def _is_main_process(config: pytest.Config) -> bool:
@@ -36,18 +40,34 @@ def pytest_configure(config: pytest.Config) -> None:
         if not name.startswith("GRAPHWRIGHT_TEST_"):
             del os.environ[name]  # a developer's own stack is none of the tests' business
     # Short, for Unix sockets. Workers inherit it, and the main process stops what they start.
-    os.environ[_FOLDER] = tempfile.mkdtemp(prefix="graphwright-test-")
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    config.stash[_OWNED] = services.own(folder)
+    os.environ[_FOLDER] = str(folder)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not _is_main_process(config) or _FOLDER not in os.environ:
         return
     folder = Path(os.environ.pop(_FOLDER))
-    EmbeddedPostgres(folder).stop()
-    EmbeddedValkey(folder).stop()
     if url := os.environ.get(_DATABASE_URL):
         services.drop_database(url, _template(folder))
+    _clear(folder)
+    config.stash[_OWNED].close()
+
+
+def _clear(folder: Path) -> None:
+    EmbeddedPostgres(folder).stop()
+    EmbeddedValkey(folder).stop()
     shutil.rmtree(folder)
+
+
+def _sweep() -> None:
+    """Stop the servers of sessions that were killed, which outlive them by design."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if services.is_abandoned(folder):
+            with suppress(FileNotFoundError):  # another session sweeps too
+                _clear(folder)
 
 
 def _template(folder: Path) -> str:

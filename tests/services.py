@@ -9,12 +9,15 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
 from foundation.database import migrate, pinned
+
+_OWNER = "owner.lock"
 
 
 @contextmanager
@@ -23,6 +26,23 @@ def exclusive(path: Path) -> Generator[None]:
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def own(folder: Path) -> BinaryIO:
+    """Mark ``folder`` as this process's, until the file that is returned is closed, or we die."""
+    file = (folder / _OWNER).open("wb")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether the process that owned ``folder`` has died."""
+    try:
+        with (folder / _OWNER).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # owned; or not marked yet; or just being removed
+        return False
+    return True
 
 
 def with_database(url: str, name: str) -> str:

@@ -1,8 +1,7 @@
 """From documents to Dagster jobs, whatever their shape."""
 
 import networkx as nx
-import pytest
-from dagster import DagsterInstance, JobDefinition
+from dagster import JobDefinition
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
@@ -85,34 +84,6 @@ def test_any_process_can_load_the_job_of_a_run(bench: Bench) -> None:
     assert job.tags["graphwright/version"] == "1"
 
 
-def test_dagsters_own_executor_gives_the_same_outputs(bench: Bench) -> None:
-    version = bench.publish(
-        graph({"one": value(20), "two": value("${{ nodes.one.output + params.more }}", "one")},
-              params={"properties": {"more": {"default": 22}}})
-    )  # fmt: skip
-    run_id = bench.start(version)
-    from dagster import in_process_executor
-    from dagster._core.definitions.job_base import InMemoryJob
-    from dagster._core.execution.api import execute_run
-
-    job = Compiler(bench.runtime).compile(version).job
-    stock = JobDefinition(
-        graph_def=job.graph, resource_defs=job.resource_defs, executor_def=in_process_executor
-    )
-    with DagsterInstance.get() as instance:
-        run = instance.get_run_by_id(run_id)
-        assert run is not None
-        instance.report_run_canceled  # noqa: B018
-        from dagster import DagsterRunStatus
-
-        execute_run(InMemoryJob(stock), run.with_status(DagsterRunStatus.STARTING), instance)
-    rows = bench.connection.execute(
-        "SELECT node, value FROM graphwright.node_outputs WHERE run_id = %s", (run_id,)
-    )
-    assert {row["node"]: row["value"] for row in rows} == {"one": "20", "two": "42"}
-    assert bench.row(run_id)["status"] == "succeeded"
-
-
 class _Shape:
     """The part of a prepared graph that a walk looks at."""
 
@@ -137,7 +108,3 @@ def test_versions_are_kept_apart(bench: Bench) -> None:
     assert compiler.compile(first) is not compiler.compile(second)
     assert isinstance(second, GraphVersion)
     assert second.version == 2
-
-
-if __name__ == "__main__":
-    pytest.main([__file__])

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from dagster import (
@@ -20,7 +21,13 @@ from dagster._core.execution.plan.objects import ErrorSource, StepFailureData, S
 from dagster._serdes import serialize_value
 from dagster._utils.error import SerializableErrorInfo
 
-from dynamic_jobs.events import ATTEMPT_TAG, PUBLISHED_DAGSTER_TYPES, RunEvent, to_event
+from dynamic_jobs.events import (
+    ATTEMPT_TAG,
+    PUBLISHED_DAGSTER_TYPES,
+    EventType,
+    RunEvent,
+    to_event,
+)
 from tests.dynamic_jobs.run_rows import entry, failure, handled_output, line, success
 
 
@@ -227,3 +234,9 @@ def test_a_run_under_dagsters_own_executor(stock_run: list[RunEvent]) -> None:
     told = {"code": "closed", "message": "not today", "hint": "come back tomorrow"}
     assert failed["data"] == {"error": told}
     assert ended["data"] == {"error": {**told, "node": "refuses"}}
+
+
+def test_the_documentation_has_every_type() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "events.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith(("| `run.", "| `node."))]
+    assert [row.split("`")[1] for row in rows] == list(get_args(EventType))

@@ -77,6 +77,9 @@ SELECT 'tenant-' || n % {TENANTS}, md5('run' || n)::uuid,
        'ann'
   FROM generate_series(1, {RUNS}) n;
 
+INSERT INTO graphwright.run_queue (run_id, tenant)
+SELECT run_id, tenant FROM graphwright.runs LIMIT 10000;
+
 INSERT INTO graphwright.node_outputs (tenant, run_id, node, value)
 SELECT tenant, run_id, 'a', '1' FROM graphwright.runs;
 
@@ -196,7 +199,7 @@ def _sent_by_threads(run_id: RunId) -> list[Sent]:
     """What goes over connections that note nothing, and what makes a run, with fitting values."""
     new = new_id()
     version = {"tenant": TENANT, "graph_version_id": new}
-    values = {
+    values: dict[str, Any] = {
         **version,
         **dict.fromkeys(("run_id", "graph_id"), new),
         **dict.fromkeys(("trigger", "params", "run_body", "event"), "{}"),

@@ -1,17 +1,19 @@
 """A run's events over SSE, WebSocket and JSON pages, from a real server."""
 
+import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import httpx
 import pytest
 from dagster import DagsterEventType
+from starlette.types import Message
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -20,10 +22,16 @@ from dynamic_jobs.events import channel_of
 from foundation.ids import new_id
 from foundation.redis import sync_redis
 from foundation.settings import Limits, Settings
+from live_api.streams import EventStream
 from tests.dynamic_jobs.run_rows import RunRows, entry, line, ran
 from tests.live_api.conftest import ClientFor, TokenFor, serving
 
 SSE = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -318,11 +326,71 @@ def test_sigterm_ends_streams_in_order(
         assert "Traceback" not in said
 
 
+NARROW = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 2**10)]
+"""Or loopback would buffer all that the slow clients below do not read."""
+
+
+def write_more_than_waits(rows: RunRows) -> None:
+    for _ in range(60):
+        rows.write(*(line("a", "x" * 1_500) for _ in range(150)))
+
+
+def test_an_event_stream_that_does_not_read_in_time_is_cut_and_may_resume(
+    api_url: str, client: httpx.Client, token_for: TokenFor, rows: RunRows
+) -> None:
+    headers = {"Authorization": f"Bearer {token_for()}"}
+    transport = httpx.HTTPTransport(socket_options=NARROW)
+    rows.write(line("a", "first"))
+    with (
+        httpx.Client(base_url=api_url, headers=headers, transport=transport, timeout=30) as slow,
+        slow.stream("GET", url_of(rows), headers=SSE) as response,
+    ):
+        told = blocks(response.iter_lines())
+        assert next(told) == {"retry": "1000"}
+        got = [json.loads(next(told)["data"])]
+        wait_until_watched(rows)
+        for number in range(2):
+            rows.write(line("a", str(number)))
+            got.append(json.loads(next(told)["data"]))
+        write_more_than_waits(rows)
+        *more, last = told
+    assert last == {"": "slow_client: events come faster than this client takes them"}
+    got += [json.loads(block["data"]) for block in more]
+    assert got == rows.events[: len(got)]
+    rows.succeed()
+    with stream(client, rows, **{"Last-Event-ID": got[-1]["id"]}) as (_, received):
+        assert got + list(received) == rows.events
+
+
+@pytest.mark.anyio
+async def test_a_client_that_does_not_read_at_all_is_dropped() -> None:
+    left = asyncio.Event()
+
+    async def frames() -> AsyncGenerator[bytes]:
+        try:
+            while True:
+                yield b": more\r\n\r\n"
+        finally:
+            left.set()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "GET", "path": "/"}
+    await EventStream(frames(), send_seconds=0.01)(scope, receive, send)
+    assert left.is_set()
+
+
 def test_a_websocket_that_does_not_read_in_time_is_cut_and_may_resume(
     api_url: str, token_for: TokenFor, rows: RunRows
 ) -> None:
     narrow = socket.socket()
-    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 2**10)
+    narrow.setsockopt(*NARROW[0])
     narrow.connect(("127.0.0.1", int(api_url.rpartition(":")[2])))
     options: dict[str, Any] = {"sock": narrow, "max_queue": 1, "compression": None}
     with websocket(api_url, rows, token_for(), **options) as connection:
@@ -332,8 +400,7 @@ def test_a_websocket_that_does_not_read_in_time_is_cut_and_may_resume(
         for number in range(2):
             rows.write(line("a", str(number)))
             got.append(json.loads(connection.recv(timeout=10)))
-        for _ in range(60):  # more than buffers hold, and more events than may wait
-            rows.write(*(line("a", "x" * 1_500) for _ in range(150)))
+        write_more_than_waits(rows)
         more, code = received(connection)
         got += more
     assert code == 4408
