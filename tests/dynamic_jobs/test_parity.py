@@ -65,7 +65,7 @@ def step_events(bench: Bench, run_id: RunId) -> dict[str, list[Any]]:
         event = json.loads(re.sub(r" in [0-9.]+\S*\.\"", ' in some time."', row["event"]))
         event["run_id"] = event["dagster_event"]["logging_tags"]["run_id"] = "run"
         event["timestamp"] = event["dagster_event"]["pid"] = None
-        data = event["dagster_event"]["event_specific_data"] or {}
+        data: dict[str, Any] = event["dagster_event"]["event_specific_data"] or {}
         if "duration_ms" in data:
             data["duration_ms"] = None
         events.setdefault(row["step_key"], []).append(event)
