@@ -36,6 +36,7 @@ from foundation.redis import AsyncRedis
 _log = logging.getLogger(__name__)
 
 PAGE_EVENTS: Final = 1_000
+_CANCEL_AGAIN_SECONDS: Final = 0.5
 
 # One statement for all silent runs, so that a thousand idle streams cost one query a second.
 NEWS: Final[LiteralString] = """
@@ -93,10 +94,7 @@ class StreamHub:
         self._closed = True
         for tail in self._tails.values():
             tail.end(_shutting_down())
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*self._tasks)
         await self._feed.aclose()
 
     async def follow(
@@ -215,6 +213,19 @@ class StreamHub:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             _log.error("the task %s broke", task.get_name(), exc_info=error)
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended, however they end.
+
+    More than once if need be: what waits by Python 3.11's ``asyncio.wait_for``, such as for a
+    connection of a pool, goes on when its cancellation and its result come at the same moment.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 def _shutting_down() -> ShuttingDown:

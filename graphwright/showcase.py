@@ -16,8 +16,8 @@ _OUTPUT_CHARACTERS = 2_000
 
 
 def documents(folder: Path) -> list[Path]:
-    """The graph documents of a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix in {".yaml", ".yml", ".json"})
+    """The graph documents below a folder: its YAML files, by path."""
+    return sorted(folder.rglob("*.yaml"))
 
 
 def run_all(client: Client, files: list[Path], show: Callable[[str], None]) -> list[str]:
@@ -36,7 +36,7 @@ def run_all(client: Client, files: list[Path], show: Callable[[str], None]) -> l
 
 def _run(client: Client, path: Path, show: Callable[[str], None]) -> str:
     """Publish and run one document; why it failed, empty when it succeeded."""
-    graph, _ = client.apply(path.read_bytes(), is_json=path.suffix == ".json")
+    graph, _ = client.apply(path.read_bytes(), is_json=False)
     began = time.monotonic()
     run_id = client.start(graph["name"], {})["run_id"]
     nodes = len(client.run(run_id)["nodes"])

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from dynamic_jobs.event_log import BadEventId, event_id_of, run_id_of
-from dynamic_jobs.stream import ShuttingDown, StreamHub
+from dynamic_jobs.stream import ShuttingDown, StreamHub, cancel
 from dynamic_jobs.stream_tail import SlowClient
 from foundation.errors import Forbidden, GraphwrightError, NotFound, Unauthenticated, Unavailable
 from foundation.ids import RunId, TenantId
@@ -51,13 +51,9 @@ async def follow_by_websocket(
     try:
         await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        sending.cancel()
-        leaving.cancel()
-    ended, _ = await asyncio.gather(sending, leaving, return_exceptions=True)
-    if isinstance(ended, Close):
-        await _close(websocket, ended)
-    elif isinstance(ended, Exception):
-        raise ended
+        await cancel(sending, leaving)
+    if not sending.cancelled() and (close := sending.result()):
+        await _close(websocket, close)
 
 
 class Close(NamedTuple):

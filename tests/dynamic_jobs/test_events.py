@@ -60,6 +60,7 @@ def test_an_event_has_exactly_the_fields_of_the_interface() -> None:
     [
         (DagsterEventType.RUN_ENQUEUED, None, "run.queued"),
         (DagsterEventType.RUN_START, None, "run.started"),
+        (DagsterEventType.RUN_RESUMED, None, "run.resumed"),
         (DagsterEventType.STEP_RESTARTED, "a", "node.started"),
         (DagsterEventType.STEP_SKIPPED, "a", "node.skipped"),
         (DagsterEventType.RUN_CANCELED, None, "run.cancelled"),

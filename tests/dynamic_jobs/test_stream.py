@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynamic_jobs.event_log import read_events
 from dynamic_jobs.events import RunEvent, channel_of
-from dynamic_jobs.stream import ShuttingDown, StreamHub
+from dynamic_jobs.stream import ShuttingDown, StreamHub, cancel
 from dynamic_jobs.stream_tail import SlowClient
 from foundation.database import AsyncPool, async_pool, connect
 from foundation.errors import NotFound
@@ -367,9 +367,7 @@ async def test_many_followers_share_one_subscription(
     rows = RunRows(database_url, redis_url)
     stay, *leave = [Client(hub, rows) for _ in range(20)]
     await watched(redis, rows, 1)
-    for client in leave:
-        client.task.cancel()
-    await asyncio.gather(*(client.task for client in leave), return_exceptions=True)
+    await cancel(*(client.task for client in leave))
     rows.run_whole()
     assert await stay.ended() == rows.events
     await watched(redis, rows, 0)
@@ -382,7 +380,7 @@ async def test_a_run_that_nobody_follows_any_more_can_be_followed_again(
     for _ in range(30):
         client = Client(hub, rows)
         await asyncio.sleep(0)
-        client.task.cancel()
+        await cancel(client.task)
     client = Client(hub, rows)
     await watched(redis, rows)
     rows.run_whole()

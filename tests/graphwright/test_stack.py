@@ -28,7 +28,7 @@ def test_up_runs_every_example(started: tuple[Stack, subprocess.CompletedProcess
     _, said = started
     assert said.returncode == 0, said.stderr
     assert said.stdout == ""
-    examples = len([path for path in (ROOT / "examples").iterdir() if path.suffix == ".yaml"])
+    examples = len(list((ROOT / "examples").rglob("*.yaml")))
     assert examples >= 3
     assert said.stderr.count("succeeded in ") == examples
     assert "Ready." in said.stderr
