@@ -5,10 +5,10 @@ Dagster stores this module's name with each run. A Kubernetes pod, a re-executio
 """
 
 from functools import cache
-from typing import Any
 
 from dagster import JobDefinition
-from dagster._core.definitions.reconstruct import ReconstructableJob, build_reconstructable_job
+from dagster._core.code_pointer import CustomPointer, ModuleCodePointer
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 import node_types
 from dynamic_jobs.compiler import CompiledGraph, Compiler
@@ -20,10 +20,15 @@ from graph_defs.catalogue import Catalogue
 from graph_defs.store import load_version
 
 
-def pointer_to(tenant: TenantId, graph_version_id: str) -> ReconstructableJob:
+def pointer_to(tenant: TenantId, graph_version_id: str, job_name: str) -> ReconstructableJob:
     """The code pointer that a run of this version carries."""
-    arguments: tuple[Any, ...] = (tenant, graph_version_id)  # declared by Dagster as a 1-tuple
-    return build_reconstructable_job(__name__, "load_job", arguments)
+    # Dagster's build_reconstructable_job would load the job, only to ask its name.
+    pointer = CustomPointer(
+        ModuleCodePointer(__name__, "load_job", working_directory=None),
+        [tenant, graph_version_id],
+        [],
+    )
+    return ReconstructableJob(ReconstructableRepository(pointer), job_name)
 
 
 def load_job(tenant: str, graph_version_id: str) -> JobDefinition:

@@ -144,7 +144,7 @@ def dagster_run(new: NewRun, compiled: CompiledGraph, code_port: int) -> Dagster
         execution_plan_snapshot_id=compiled.plan_snapshot_id,
         remote_job_origin=remote_origin(compiled.job.name, code_port),
         job_code_origin=pointer_to(
-            TenantId(version.tenant), version.graph_version_id
+            TenantId(version.tenant), version.graph_version_id, compiled.job.name
         ).get_python_origin(),
     )
 

@@ -78,10 +78,15 @@ def _read_text(source: bytes | str, faults: list[Fault]) -> Json:
     if not text.strip():
         raise _UnreadableError("wrong_type", "The document is empty.")
     try:
-        if re.match(r"\s*[{\[]", text):
-            return _read_json(text)
+        return _read_either(text, faults)
     except RecursionError as error:
         raise _UnreadableError("too_deep", "Objects and arrays are nested too deep.") from error
+
+
+def _read_either(text: str, faults: list[Fault]) -> Json:
+    try:
+        if re.match(r"\s*[{\[]", text):
+            return _read_json(text)
     except json.JSONDecodeError as error:
         try:
             return read_yaml(text, faults)  # flow style, without quotes or with comments

@@ -20,6 +20,8 @@ _RADIX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _MAX_DIGITS = 20
+_MAX_NESTING = 1_000
+"""Far more than any limit allows; libyaml's time grows with its square, so reading stops there."""
 
 _STRING_TAGS = frozenset({"!", "tag:yaml.org,2002:str"})
 _COLLECTION_TAGS = frozenset({"!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
@@ -38,6 +40,7 @@ def read_yaml(text: str, faults: list[Fault]) -> Json:
 
     Raises:
         YamlSyntaxError: no YAML, or more than one document.
+        RecursionError: nested deeper than anyone means.
     """
     builder = _Builder(faults)
     try:
@@ -138,6 +141,8 @@ class _Builder:
         self._add(text)
 
     def _start(self, event: Any) -> None:
+        if len(self._open) >= _MAX_NESTING:
+            raise RecursionError
         if self._awaits_key():
             mark = event.start_mark
             raise YamlSyntaxError(

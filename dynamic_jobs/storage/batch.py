@@ -23,6 +23,7 @@ class RunState:
     last_event_id: int
     prev: int
     """The run's last event before this batch."""
+    live: bool
     changes: list[StatusChange] = field(default_factory=list[StatusChange])
     events: list[RunEvent] = field(default_factory=list[RunEvent])
     started_at: datetime | None = None
@@ -55,7 +56,11 @@ class Batch:
     @property
     def published(self) -> list[tuple[RunId, int, list[RunEvent]]]:
         """For each run with news: its id, the id of its event before these, and the events."""
-        return [(run_id, run.prev, run.events) for run_id, run in self.runs.items() if run.events]
+        return [
+            (run_id, run.prev, run.events)
+            for run_id, run in self.runs.items()
+            if run.events and run.live
+        ]
 
 
 def write_batch(connection: Connection, batch: Batch) -> None:
@@ -96,7 +101,7 @@ def _lock(connection: Connection, batch: Batch) -> None:
             lease.lost = True
             continue
         last = row["last_event_id"]
-        batch.runs[run_id] = RunState(tenants[run_id], row["status"], last, last)
+        batch.runs[run_id] = RunState(tenants[run_id], row["status"], last, last, row["live"])
     for run_id, lease in batch.leases.items():
         if run_id not in batch.runs:  # deleted meanwhile: as lost as one taken over
             lease.lost = True
@@ -117,11 +122,11 @@ def _insert_events(connection: Connection, batch: Batch, records: Sequence[Recor
 
 def _follow(batch: Batch, record: Record, event_id: int) -> None:
     run = batch.runs.get(record.run_id)
-    if run is None:
-        return
+    if run is None or run.status in TERMINAL_STATUSES:
+        return  # what comes after the end is kept for operators, but is no news
     if record.status is not None:
         run.apply(record.status)
-    lease = batch.leases.get(record.run_id)
+    lease = batch.leases.get(record.run_id) if run.ended_at else None
     outputs = orjson.loads(lease.outputs) if lease and lease.outputs else None
     error = lease.error if lease else None
     event = to_event(

@@ -10,7 +10,7 @@ WHERE run_id = ANY(%s) AND key = 'graphwright/tenant'
 # Rows are locked in one order by every writer, and event ids are drawn only afterwards: so a run's
 # ids rise in the order of commit, and a reader that saw one has seen all before it.
 LOCK: Final[LiteralString] = """
-SELECT r.run_id::text, r.epoch, r.status, r.last_event_id
+SELECT r.run_id::text, r.epoch, r.status, r.live, r.last_event_id
 FROM unnest(%s::text[], %s::uuid[]) AS mine (tenant, run_id)
 JOIN graphwright.runs r ON r.tenant = mine.tenant AND r.run_id = mine.run_id
 ORDER BY r.run_id

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dynamic_jobs.code_pointer import pointer_to
 from dynamic_jobs.compiler import Compiler
+from dynamic_jobs.naming import job_name
 from dynamic_jobs.walk import GraphWalk
 from foundation.ids import NodeId
 from graph_defs.versions import GraphVersion
@@ -79,7 +80,8 @@ def test_one_op_definition_serves_all_nodes_of_a_type(bench: Bench) -> None:
 
 def test_any_process_can_load_the_job_of_a_run(bench: Bench) -> None:
     version = bench.publish(graph({"one": value(1)}))
-    job = pointer_to(TENANT, version.graph_version_id).get_definition()
+    name = job_name(version.name, version.graph_id)
+    job = pointer_to(TENANT, version.graph_version_id, name).get_definition()
     assert isinstance(job, JobDefinition)
     assert job.tags["graphwright/version"] == "1"
 
