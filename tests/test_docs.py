@@ -1,12 +1,16 @@
 """The documentation keeps pace with the code."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from pydantic_settings import BaseSettings
 
+import node_types
 from foundation.settings import Limits, Settings
+from graph_defs.catalogue import Catalogue
+from graph_defs.document import json_schema
 
 ROOT = Path(__file__).parent.parent
 FIELDS = [(model, name) for model in (Settings, Limits) for name in model.model_fields]
@@ -36,6 +40,11 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
     inside = [link for link in links if "://" not in link]
     assert [link for link in inside if not (page.parent / link).exists()] == []
+
+
+def test_the_published_schema_is_the_one_that_the_command_prints() -> None:
+    published = json.loads((ROOT / "docs" / "graph.schema.json").read_text("utf-8"))
+    assert published == json_schema(Catalogue.from_packages(node_types))
 
 
 def test_every_make_target_has_help() -> None:

@@ -41,16 +41,15 @@ def validate(context: typer.Context, files: Files) -> None:
     """Check documents without a stack; every fault on a line ``file:pointer: code message``."""
     import node_types
     from foundation.settings import Limits
+    from graph_defs.admission import admit
     from graph_defs.catalogue import Catalogue
-    from graph_defs.parsing import parse
-    from graph_defs.validation import validate as check
 
     terminal = session(context).terminal
     catalogue, limits = Catalogue.from_packages(node_types), Limits()
     worst = DONE
     for path in files:
         try:
-            graph = check(parse(path.read_bytes(), limits), catalogue, limits)
+            graph = admit(path.read_bytes(), catalogue, limits).graph
         except (Invalid, TooLarge) as error:
             _refuse(terminal, path, error)
             worst = USAGE

@@ -27,8 +27,8 @@ def wfcommons(
     """Print a WfCommons trace as a graph document; what was changed goes to stderr."""
     import json
 
-    import yaml
     from graph_defs.wfcommons import convert
+    from graph_defs.yaml_text import write_yaml
 
     terminal = session(context).terminal
     try:
@@ -38,4 +38,4 @@ def wfcommons(
     document, notes = convert(instance, critical_path)
     for note in notes:
         terminal.err.print(note, markup=False)
-    typer.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(write_yaml(document), nl=False)

@@ -85,6 +85,8 @@ def token(
 @app.command()
 def schema(context: typer.Context) -> None:
     """Print the JSON Schema of the graph document."""
+    import node_types
+    from graph_defs.catalogue import Catalogue
     from graph_defs.document import json_schema
 
-    session(context).terminal.data(json_schema())
+    session(context).terminal.data(json_schema(Catalogue.from_packages(node_types)))

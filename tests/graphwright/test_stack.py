@@ -89,7 +89,8 @@ def test_one_that_is_killed_is_started_again(stack: Stack, role: str) -> None:
 
 def test_two_stacks_side_by_side_and_a_killed_supervisor_leaves_nothing(stack: Stack) -> None:
     busy = stack.status()
-    port = str(urlsplit(busy["api"]).port)
+    url: str = busy["api"]
+    port = str(urlsplit(url).port)
     other = new_stack()
     try:
         said = other.up(GRAPHWRIGHT_API_PORT=port)
