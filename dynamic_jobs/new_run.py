@@ -21,17 +21,17 @@ from dagster._serdes import serialize_value
 from dynamic_jobs import naming
 from dynamic_jobs.code_pointer import pointer_to
 from dynamic_jobs.compiler import CompiledGraph, run_tags
-from foundation.ids import RunId, TenantId
+from foundation.ids import RunId, TenantId, new_id
 from graph_defs.json_values import JsonObject
 
 WAKE_CHANNEL: Final = "graphwright_queue"
 
 INSERT_OURS: Final[LiteralString] = """
 INSERT INTO graphwright.runs (
-    tenant, run_id, graph_id, graph_version_id, parent_run_id, trigger, params, status, author,
-    priority, not_before, live, created_at, last_event_id
+    tenant, run_id, sort_id, graph_id, graph_version_id, parent_run_id, trigger, params, status,
+    author, priority, not_before, live, created_at, last_event_id
 ) SELECT
-    %(tenant)s, %(run_id)s::uuid, %(graph_id)s::uuid, %(graph_version_id)s::uuid,
+    %(tenant)s, %(run_id)s::uuid, %(sort_id)s::uuid, %(graph_id)s::uuid, %(graph_version_id)s::uuid,
     %(parent_run_id)s::uuid, %(trigger)s::jsonb, %(params)s::jsonb, 'queued', %(author)s,
     %(priority)s, %(not_before)s::timestamptz, %(live)s, %(created_at)s, queued.id
 FROM queued
@@ -113,6 +113,7 @@ def our_values(
     return {
         "tenant": version.tenant,
         "run_id": new.run_id,
+        "sort_id": new_id(),
         "graph_id": version.graph_id,
         "graph_version_id": version.graph_version_id,
         "parent_run_id": parent_run_id,

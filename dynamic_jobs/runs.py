@@ -45,11 +45,11 @@ WHERE r.tenant = %(tenant)s
 """
 
 # Filters are spliced in, never `filter IS NULL OR …`: each combination gets a plan of its own.
-LIST: Final[LiteralString] = _SUMMARY + _FROM
+LIST: Final[LiteralString] = _SUMMARY + ", r.sort_id::text" + _FROM
 LIST_OF_GRAPH: Final[LiteralString] = "AND r.graph_id = %(graph_id)s\n"
 LIST_BY_STATUS: Final[LiteralString] = "AND r.status = %(status)s\n"
-LIST_BEFORE: Final[LiteralString] = "AND r.run_id < %(before)s\n"
-LIST_NEWEST: Final[LiteralString] = "ORDER BY r.run_id DESC LIMIT %(limit)s"
+LIST_BEFORE: Final[LiteralString] = "AND r.sort_id < %(before)s::uuid\n"
+LIST_NEWEST: Final[LiteralString] = "ORDER BY r.sort_id DESC LIMIT %(limit)s"
 
 # Of the document, which may have megabytes, only the names of its nodes are wanted.
 GET: Final[LiteralString] = (
@@ -126,7 +126,7 @@ class RunPage:
     """Some runs, newest first; ``next_before`` asks for the following ones, None after the last."""
 
     items: Sequence[RunSummary]
-    next_before: RunId | None
+    next_before: str | None
 
 
 class RunStore:
@@ -153,7 +153,7 @@ class RunStore:
         *,
         graph_id: GraphId | None = None,
         status: RunStatus | None = None,
-        before: RunId | None = None,
+        before: str | None = None,
         limit: int = 50,
     ) -> RunPage:
         """At most ``limit`` runs, newest first, of one graph and of one status if these are given.
@@ -177,8 +177,9 @@ class RunStore:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(query + LIST_NEWEST, parameters)
             rows = await cursor.fetchall()
+        sort_ids = [row.pop("sort_id") for row in rows[:limit]]
         items = [RunSummary(**_in_utc(row)) for row in rows[:limit]]
-        return RunPage(items, items[-1].run_id if len(rows) > limit else None)
+        return RunPage(items, sort_ids[-1] if len(rows) > limit else None)
 
     async def output(self, tenant: TenantId, run_id: RunId, node: NodeId) -> str:
         """A node's output as JSON text, number for number as the node made it.

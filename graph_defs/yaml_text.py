@@ -53,9 +53,19 @@ def read_yaml(text: str, faults: list[Fault]) -> Json:
 
 def write_yaml(document: JsonObject) -> str:
     """A document as YAML for people: in its own order, long lines kept."""
-    return yaml.dump(
-        document, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=1_000
-    )
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """PyYAML's, which leaves what is a string in YAML 1.1 unquoted; in 1.2, ``0E0`` is a number."""
+
+
+def _represent_string(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if isinstance(read_scalar(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_string)
 
 
 def read_integer(digits: str) -> int:

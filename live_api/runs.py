@@ -160,7 +160,7 @@ async def list_runs(
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> RunPageModel:
     """The tenant's runs, newest first."""
-    before = None if cursor is None else RunId(decode_cursor(cursor))
+    before = None if cursor is None else decode_cursor(cursor)
     graph_id = None
     if graph is not None:
         graph_id = (await parts.store.get(caller.tenant, graph)).graph_id

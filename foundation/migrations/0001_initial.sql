@@ -44,6 +44,7 @@ CREATE TABLE graphwright.graph_versions (
 CREATE TABLE graphwright.runs (
     tenant            text COLLATE "C" NOT NULL,
     run_id            uuid NOT NULL,
+    sort_id           uuid NOT NULL,            -- UUIDv7: lists go by it, for the Dagster UI's run ids are random
     graph_id          uuid NOT NULL,
     graph_version_id  uuid NOT NULL,
     parent_run_id     uuid,
@@ -65,8 +66,9 @@ CREATE TABLE graphwright.runs (
     PRIMARY KEY (tenant, run_id)
 ) PARTITION BY HASH (tenant);
 
-CREATE INDEX runs_of_graph ON graphwright.runs (tenant, graph_id, run_id);
-CREATE INDEX runs_by_status ON graphwright.runs (tenant, status, run_id);
+CREATE INDEX runs_by_age ON graphwright.runs (tenant, sort_id);
+CREATE INDEX runs_of_graph ON graphwright.runs (tenant, graph_id, sort_id);
+CREATE INDEX runs_by_status ON graphwright.runs (tenant, status, sort_id);
 
 -- Thin: a row lives from the trigger to the claim.
 CREATE TABLE graphwright.run_queue (

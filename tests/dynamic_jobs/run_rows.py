@@ -135,10 +135,12 @@ class RunRows:
                 ],
             )
             connection.execute(
-                "INSERT INTO graphwright.runs (tenant, run_id, graph_id, graph_version_id,"
-                " trigger, params, status, author) VALUES (%s, %s, %s, %s, %s, %s, 'queued', 'me')",
+                "INSERT INTO graphwright.runs (tenant, run_id, sort_id, graph_id,"
+                " graph_version_id, trigger, params, status, author)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, 'queued', 'me')",
                 [
                     self.tenant,
+                    self.run_id,
                     self.run_id,
                     self.graph_id,
                     version_id,

@@ -161,6 +161,7 @@ def test_the_ui_shows_launches_cancels_and_repeats_runs(bench: Bench, web: Web) 
         assert row["status"] == "succeeded", row["error"]
         assert row["outputs"] == {"share": 6}
         assert row["trigger"] == {"type": "dagster"}
+        assert row["sort_id"] > bench.row(queued)["sort_id"], "lists show it as the newer one"
 
         config = {"resources": {"params": {"config": {"least": "many"}}}}
         refused = web.ask(LAUNCH, job=job, config=config)["launchRun"]

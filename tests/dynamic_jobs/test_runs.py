@@ -125,7 +125,7 @@ async def test_lists_page_through_every_run_once_newest_first(
 
     async def pages(limit: int, **filters: Any) -> list[list[str]]:
         found: list[list[str]] = []
-        before: RunId | None = None
+        before: str | None = None
         while True:
             page = await store.list(ACME, limit=limit, before=before, **filters)
             found.append([item.run_id for item in page.items])

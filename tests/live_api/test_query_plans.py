@@ -70,8 +70,8 @@ INSERT INTO graphwright.recent_graphs (graph_id, tenant)
 SELECT graph_id, tenant FROM graphwright.graphs;
 
 INSERT INTO graphwright.runs
-       (tenant, run_id, graph_id, graph_version_id, trigger, params, status, author)
-SELECT 'tenant-' || n % {TENANTS}, md5('run' || n)::uuid,
+       (tenant, run_id, sort_id, graph_id, graph_version_id, trigger, params, status, author)
+SELECT 'tenant-' || n % {TENANTS}, md5('run' || n)::uuid, md5('run' || n)::uuid,
        md5('graph' || 1 + (n - 1) % {GRAPHS})::uuid, md5('graph-' || 1 + (n - 1) % {GRAPHS})::uuid,
        '{{"type": "rest"}}', '{{}}', CASE WHEN n % 20 > 0 THEN 'succeeded' ELSE 'failed' END,
        'ann'
@@ -201,7 +201,7 @@ def _sent_by_threads(run_id: RunId) -> list[Sent]:
     version = {"tenant": TENANT, "graph_version_id": new}
     values: dict[str, Any] = {
         **version,
-        **dict.fromkeys(("run_id", "graph_id"), new),
+        **dict.fromkeys(("run_id", "sort_id", "graph_id"), new),
         **dict.fromkeys(("trigger", "params", "run_body", "event"), "{}"),
         **dict.fromkeys(("author", "job_name"), "x"),
         **{name: [] for name in ("tag_keys", "tag_values")},
