@@ -32,7 +32,7 @@ INSERT INTO graphwright.runs (
     author, priority, not_before, live, created_at, last_event_id
 ) SELECT
     %(tenant)s, %(run_id)s::uuid, %(sort_id)s::uuid, %(graph_id)s::uuid, %(graph_version_id)s::uuid,
-    %(parent_run_id)s::uuid, %(trigger)s::jsonb, %(params)s::jsonb, 'queued', %(author)s,
+    %(parent_run_id)s::uuid, %(trigger)s::json, %(params)s::json, 'queued', %(author)s,
     %(priority)s, %(not_before)s::timestamptz, %(live)s, %(created_at)s, queued.id
 FROM queued
 """

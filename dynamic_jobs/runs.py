@@ -14,6 +14,7 @@ from dynamic_jobs.events import step_error
 from foundation.database import AsyncPool
 from foundation.errors import NotFound
 from foundation.ids import GraphId, NodeId, RunId, TenantId
+from graph_defs.names import is_node_name
 
 RunStatus: TypeAlias = Literal[
     "queued", "running", "waiting", "paused", "cancelling", "succeeded", "failed", "cancelled"
@@ -187,8 +188,10 @@ class RunStore:
         Raises :class:`NotFound` when there is no such run, or the node has no output yet.
         """
         parameters = {"tenant": tenant, "run_id": run_id, "node": node}
-        async with self._pool.connection() as connection:
-            row = await (await connection.execute(OUTPUT, parameters)).fetchone()
+        row = None
+        if is_node_name(node):
+            async with self._pool.connection() as connection:
+                row = await (await connection.execute(OUTPUT, parameters)).fetchone()
         if row is None:
             raise NotFound(
                 f"there is no output of node {node!r} in this run",

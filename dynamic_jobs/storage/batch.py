@@ -195,6 +195,14 @@ def _update_dagster_runs(connection: Connection, batch: Batch, records: Sequence
     )
     for run_id, change in last.items():
         if change.failure_reason is not None:
-            connection.execute(
-                statements.FAILURE_REASON, {"run_id": run_id, "reason": change.failure_reason}
-            )
+            _tag_failure(connection, run_id, change.failure_reason)
+
+
+def _tag_failure(connection: Connection, run_id: RunId, reason: str) -> None:
+    row = connection.execute(statements.RUN_BODY, (run_id,)).fetchone()
+    if row is None:
+        return
+    body = orjson.loads(row["run_body"])
+    body["tags"]["dagster/failure_reason"] = reason
+    values = {"run_id": run_id, "reason": reason, "run_body": orjson.dumps(body).decode()}
+    connection.execute(statements.FAILURE_REASON, values)

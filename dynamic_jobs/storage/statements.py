@@ -38,8 +38,8 @@ UPDATE graphwright.runs r SET
     status = u.status,
     started_at = COALESCE(r.started_at, u.started_at),
     ended_at = COALESCE(u.ended_at, r.ended_at),
-    outputs = COALESCE(u.outputs::jsonb, r.outputs),
-    error = COALESCE(u.error::jsonb, r.error)
+    outputs = COALESCE(u.outputs::json, r.outputs),
+    error = COALESCE(u.error::json, r.error)
 FROM unnest(
     %s::text[], %s::uuid[], %s::bigint[], %s::text[], %s::timestamptz[], %s::timestamptz[],
     %s::text[], %s::text[]
@@ -60,13 +60,12 @@ WHERE r.run_id = u.run_id
 """
 
 # The reason of a failure is a tag, in the row of tags and in the run's body alike.
+RUN_BODY: Final[LiteralString] = "SELECT run_body FROM runs WHERE run_id = %s FOR NO KEY UPDATE"
+
 FAILURE_REASON: Final[LiteralString] = """
 WITH tagged AS (
     INSERT INTO run_tags (run_id, key, value)
     VALUES (%(run_id)s, 'dagster/failure_reason', %(reason)s)
 )
-UPDATE runs SET run_body = jsonb_set(
-    run_body::jsonb, '{tags,dagster/failure_reason}', to_jsonb(%(reason)s::text)
-)::text
-WHERE run_id = %(run_id)s
+UPDATE runs SET run_body = %(run_body)s WHERE run_id = %(run_id)s
 """

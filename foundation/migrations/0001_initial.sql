@@ -48,8 +48,8 @@ CREATE TABLE graphwright.runs (
     graph_id          uuid NOT NULL,
     graph_version_id  uuid NOT NULL,
     parent_run_id     uuid,
-    trigger           jsonb NOT NULL,           -- {"type": "rest" | "dagster" | …}
-    params            jsonb NOT NULL,
+    trigger           json NOT NULL,            -- {"type": "rest" | "dagster" | …}
+    params            json NOT NULL,            -- json, not jsonb: that refuses \u0000 and changes numbers
     status            text NOT NULL,            -- interface: queued … cancelled
     author            text NOT NULL,
     priority          integer NOT NULL DEFAULT 0,
@@ -61,8 +61,8 @@ CREATE TABLE graphwright.runs (
     worker            uuid,
     epoch             integer NOT NULL DEFAULT 0,  -- counts the claims; every write of a run checks it
     last_event_id     bigint NOT NULL DEFAULT 0,   -- the newest of this run's events that a client can see
-    outputs           jsonb,
-    error             jsonb,
+    outputs           json,
+    error             json,
     PRIMARY KEY (tenant, run_id)
 ) PARTITION BY HASH (tenant);
 

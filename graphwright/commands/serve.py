@@ -23,9 +23,11 @@ def api(context: typer.Context) -> None:
 def worker(context: typer.Context) -> None:
     """Execute queued runs in this process, until SIGTERM; then finish or hand back what runs."""
     from dynamic_jobs.worker import serve
+    from foundation.logs import configure_logs
     from foundation.settings import Limits
     from graphwright.home import enter_dagster_home
 
+    configure_logs()
     settings = session(context).settings()
     enter_dagster_home(settings)
     serve(settings, Limits())
@@ -34,9 +36,11 @@ def worker(context: typer.Context) -> None:
 @app.command()
 def code(context: typer.Context) -> None:
     """Run Dagster's gRPC code server for the window of recently used graphs, until SIGTERM."""
+    from foundation.logs import configure_logs
     from graphwright.code_server import serve
     from graphwright.home import enter_dagster_home
 
+    configure_logs()
     settings = session(context).settings()
     enter_dagster_home(settings)
     raise typer.Exit(serve(settings))

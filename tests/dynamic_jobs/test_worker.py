@@ -166,3 +166,25 @@ def _wait_for_event(bench: Bench, run_id: RunId, event: tuple[str, str]) -> None
     bench.wait_for(run_id, "running")
     while event not in bench.events(run_id):
         pass
+
+
+def test_any_json_survives_params_outputs_and_failure(bench: Bench) -> None:
+    odd = {"big": 1e300, "": [None, "\u2028"]}
+    version = bench.publish(
+        graph(
+            {"one": value("${{ params.odd }}"), "bad": value("${{ 1 / params.zero }}")},
+            params={"type": "object"},
+            outputs={"odd": "${{ nodes.one.output }}"},
+        )
+    )
+    good = bench.start(version, {"odd": odd, "zero": 1})
+    failing = bench.start(version, {"odd": odd, "zero": 0})
+    with bench.worker():
+        row = bench.wait_for(good)
+        assert row["status"] == "succeeded", row["error"]
+        assert row["outputs"] == {"odd": odd}
+        assert bench.wait_for(failing)["status"] == "failed"
+    with DagsterInstance.get() as instance:
+        run = instance.get_run_by_id(failing)
+        assert run is not None
+        assert run.tags["dagster/failure_reason"] == "STEP_FAILURE"
