@@ -202,6 +202,7 @@ def test_a_nodes_output(client: httpx.Client, settings: Settings) -> None:
     answer = client.get(path)
     assert answer.headers["content-type"] == "application/json"
     assert answer.text == '[1e400,2.0,"é"]'
+    assert client.get(path.replace("/a/", "/%00/")).status_code == 404, "no name of a node"
 
 
 ROUTES = [
