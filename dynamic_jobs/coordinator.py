@@ -106,6 +106,8 @@ class GraphwrightRunCoordinator(RunCoordinator[Any], ConfigurableClass):
             TenantId(run.tags[naming.TENANT_TAG]),
             GraphVersionId(run.tags[naming.VERSION_ID_TAG]),
         )
+        if run.job_name != compiled.job.name:  # tags can be edited in the launchpad
+            raise Invalid(f"the tags of {run.job_name} name another graph", [])
         params = bind_params(compiled.graph.document.params, _params(run), Limits())
         new = new_run.NewRun(
             RunId(run.run_id), params, trigger={"type": "dagster"}, author="dagster"

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, LiteralString
 
@@ -105,7 +106,8 @@ class Worker:
                 connection = self._forget(connection)
                 self._stopping.wait(_POLL_SECONDS)
         if connection is not None:
-            connection.execute(UNREGISTER, (self._id,))
+            with suppress(psycopg.Error):  # the runs are to be drained whatever the database does
+                connection.execute(UNREGISTER, (self._id,))
             connection.close()
 
     def _claim_or_wait(

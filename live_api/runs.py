@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response, status
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from dynamic_jobs.control import cancel
 from dynamic_jobs.event_log import run_id_of
@@ -25,6 +25,7 @@ Parts = Annotated[Services, Depends(services)]
 Reader = Annotated[Principal, Depends(require("runs:read"))]
 Writer = Annotated[Principal, Depends(require("runs:write"))]
 
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
 _MAX_PRIORITY = 1_000
 
 
@@ -44,8 +45,15 @@ class RunRequest(BaseModel):
     )
     live: Annotated[bool, Field(strict=True)] = Field(
         default=True,
-        description="False says that nobody watches: its events need not be pushed at once.",
+        description="False says that nobody watches: its events are stored, and not pushed.",
     )
+
+    @field_validator("not_before")
+    @classmethod
+    def _can_be_stored(cls, value: datetime | None) -> datetime | None:
+        if value is not None and not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+            raise ValueError(f"the year must be from {_FIRST_YEAR} to {_LAST_YEAR}")
+        return value
 
 
 class RunLinks(BaseModel):

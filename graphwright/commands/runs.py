@@ -15,9 +15,13 @@ app = typer.Typer(help="Start, watch, cancel and list runs.", no_args_is_help=Tr
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 
 
+def _no_json(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _params(text: str) -> dict[str, Any]:
     try:
-        value: object = json.loads(text)
+        value: object = json.loads(text, parse_constant=_no_json)
     except ValueError as error:
         raise typer.BadParameter(f"no JSON: {error}") from error
     if not isinstance(value, dict):

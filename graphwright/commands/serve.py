@@ -73,7 +73,9 @@ def token(
     scopes: Annotated[
         str | None, typer.Option(help="Separated by spaces; all of them when left out.")
     ] = None,
-    hours: Annotated[float, typer.Option(help="How long it is good for.", min=0.001)] = 12.0,
+    hours: Annotated[
+        float, typer.Option(help="How long it is good for.", min=0.001, max=8760)
+    ] = 12.0,
 ) -> None:
     """Print a bearer token for a tenant, and nothing else."""
     import asyncio

@@ -182,3 +182,20 @@ def cutting_proxy(target: str, *, after: int) -> Generator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         listener.close()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--api-url", "notaurl", "run", "list"),
+        ("--token", "é", "run", "list"),
+        ("run", "start", "any", "--params", '{"n": NaN}'),
+        ("run", "start", "any", "--params", "[]"),
+        ("token", "--tenant", "t", "--hours", "1e300"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_no_trace(stack: Stack, arguments: tuple[str, ...]) -> None:
+    said = stack(*arguments)
+    assert said.returncode == 2
+    assert "Traceback" not in said.stderr
+    assert said.stdout == ""
