@@ -17,7 +17,6 @@ from typing import Annotated, cast
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from graph_defs.expressions import Evaluator
 from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 
@@ -30,6 +29,7 @@ from foundation.errors import Unauthenticated
 from foundation.redis import AsyncRedis
 from foundation.settings import Limits, Settings
 from graph_defs.catalogue import Catalogue
+from graph_defs.expressions import Evaluator
 from graph_defs.store import GraphStore
 from live_api.auth import Principal, Scope, SigningKey, verify
 
