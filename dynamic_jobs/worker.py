@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 """How long a wake-up may be missed: the fallback when a notification is lost."""
+_PAUSES = (0.005, 0.05, _POLL_SECONDS)
+"""Between looks at the queue by an idle worker: soon again at first, for triggers under way."""
 
 REGISTER: Final[LiteralString] = """
 INSERT INTO graphwright.workers (worker, host, pid) VALUES (%s, %s, %s)
@@ -116,11 +118,15 @@ class Worker:
         self._wake.clear()
         if self._claim(connection, execution, threads):
             return
-        # Idle is declared before the last look at the queue: a trigger that commits after that look
-        # sees the declaration and sends the wake-up.
+        # Idle is declared before the queue is looked at again: a trigger that starts after the
+        # declaration sends a wake-up, and one that had started before it is found by the looks.
         connection.execute(SET_IDLE, (True, self._id))
-        if not self._claim(connection, execution, threads):
-            self._wake.wait(_POLL_SECONDS)
+        for pause in _PAUSES:
+            if self._claim(connection, execution, threads):
+                break
+            if self._wake.wait(pause):
+                self._claim(connection, execution, threads)
+                break
         connection.execute(SET_IDLE, (False, self._id))
 
     def _claim(

@@ -89,7 +89,8 @@ CREATE TABLE graphwright.node_outputs (
     PRIMARY KEY (tenant, run_id, node)
 ) PARTITION BY HASH (tenant);
 
-CREATE TABLE graphwright.workers (
+-- Unlogged: it says who is there just now, and changes each time that a worker runs out of work.
+CREATE UNLOGGED TABLE graphwright.workers (
     worker      uuid PRIMARY KEY,
     host        text NOT NULL,
     pid         integer NOT NULL,
