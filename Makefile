@@ -24,7 +24,7 @@ test: .venv/.stamp ## Run the tests; ARGS="…" goes to pytest, as in ARGS="test
 	$(RUN)/pytest -n auto --maxprocesses 4 --dist loadgroup -m "not soak" $(ARGS)
 
 soak: .venv/.stamp ## Run the long fault and load tests
-	$(RUN)/pytest -m soak $(ARGS)
+	$(RUN)/pytest -m soak -s $(ARGS)
 
 lint: .venv/.stamp ## Check style, formatting and the direction of imports
 	$(RUN)/ruff check .
