@@ -25,6 +25,7 @@ from dagster import (
     Out,
     Permissive,
     ResourceDefinition,
+    RetryPolicy,
 )
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.execution.plan.plan import ExecutionPlan
@@ -38,7 +39,7 @@ from dynamic_jobs import naming
 from dynamic_jobs.executor import StepExecutor
 from dynamic_jobs.op_body import op_body
 from dynamic_jobs.outputs import OutputIOManager
-from dynamic_jobs.prepared import PreparedGraph, prepare
+from dynamic_jobs.prepared import PreparedGraph, PreparedNode, prepare
 from dynamic_jobs.runtime import NodeRuntime
 from foundation.ids import GraphId
 from graph_defs.versions import GraphVersion
@@ -154,7 +155,9 @@ def _graph_definition(name: str, graph: PreparedGraph, runtime: NodeRuntime) -> 
         name=name,
         node_defs=list(definitions.values()),
         dependencies={
-            NodeInvocation(definitions[node.type.name].name, alias=node.id): (
+            NodeInvocation(
+                definitions[node.type.name].name, alias=node.id, retry_policy=_retry_policy(node)
+            ): (
                 {_EDGE: MultiDependencyDefinition([DependencyDefinition(n) for n in node.needs])}
                 if node.needs
                 else {}
@@ -162,6 +165,13 @@ def _graph_definition(name: str, graph: PreparedGraph, runtime: NodeRuntime) -> 
             for node in graph.nodes.values()
         },
     )
+
+
+def _retry_policy(node: PreparedNode) -> RetryPolicy | None:
+    """The node's retries, for Dagster's own executors to see to."""
+    if node.retries == 0:
+        return None
+    return RetryPolicy(max_retries=node.retries, delay=node.retry_delay.total_seconds())
 
 
 def _op(node_type: NodeType[Any, Any], graph: PreparedGraph, runtime: NodeRuntime) -> OpDefinition:

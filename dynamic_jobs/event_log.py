@@ -132,6 +132,9 @@ async def read_events(
             events.append(event)
             if event["type"] in TERMINAL:
                 return EventPage(events, row["id"], full=False, ended=True)
-    full = len(events) == limit
+    newest: int | None = rows[-1]["id"]
+    full = newest is not None and len(rows) == limit
     last_id = int(events[-1]["id"]) if events else after
+    if newest is not None and full:  # what follows the last event is none, and not read again
+        last_id = newest
     return EventPage(events, last_id, full=full, ended=rows[0]["final"] and not full)

@@ -30,6 +30,7 @@ EventType: TypeAlias = Literal[
     "node.succeeded",
     "node.failed",
     "node.retrying",
+    "node.waiting",
     "node.skipped",
     "run.succeeded",
     "run.failed",
@@ -43,6 +44,10 @@ TERMINAL_DAGSTER_TYPES: Final = ("PIPELINE_SUCCESS", "PIPELINE_FAILURE", "PIPELI
 
 ATTEMPT_TAG: Final = "graphwright/attempt"
 """The logging tag of a step's Dagster event that says which attempt it belongs to, from 2 on."""
+
+
+WAITING_LABEL: Final = "waiting_until"
+"""The metadata of an ENGINE_EVENT that says that its step waits, and until when."""
 
 
 class RunEvent(TypedDict):
@@ -95,6 +100,8 @@ def to_event(
     entry = _parse(event)
     dagster = entry["dagster_event"]
     data = {} if data_of is None else data_of(dagster)
+    if data is None:
+        return None
     if kind == "run.succeeded":
         data["outputs"] = outputs
     elif kind == "run.failed" and error is not None:
@@ -195,6 +202,19 @@ def _retry(dagster: dict[str, Any]) -> dict[str, Any]:
     return {"error": _error(specifics), "seconds": specifics.get("seconds_to_wait") or 0}
 
 
+def _waiting(dagster: dict[str, Any]) -> dict[str, Any] | None:
+    """``{"until": time}``; None for the other remarks that Dagster makes as engine events."""
+    for entry in _specifics(dagster).get("metadata_entries", ()):
+        if entry["label"] == WAITING_LABEL:
+            return {"until": _at(entry["entry_data"]["value"])}
+    return None
+
+
+def waits(event: str | bytes) -> bool:
+    """Whether an ``ENGINE_EVENT`` row says that its step waits."""
+    return _waiting(_parse(event)["dagster_event"]) is not None
+
+
 def _run_failure(dagster: dict[str, Any]) -> dict[str, Any]:
     specifics = _specifics(dagster)
     if step := specifics.get("first_step_failure_event"):
@@ -228,7 +248,7 @@ def _error(specifics: dict[str, Any], subject: str = "The node") -> dict[str, st
     }
 
 
-_Translation: TypeAlias = tuple[EventType, Callable[[dict[str, Any]], dict[str, Any]] | None]
+_Translation: TypeAlias = tuple[EventType, Callable[[dict[str, Any]], dict[str, Any] | None] | None]
 
 _TRANSLATIONS: Final[dict[str, _Translation]] = {
     "PIPELINE_ENQUEUED": ("run.queued", None),
@@ -240,6 +260,7 @@ _TRANSLATIONS: Final[dict[str, _Translation]] = {
     "STEP_SUCCESS": ("node.succeeded", _success),
     "STEP_FAILURE": ("node.failed", _failure),
     "STEP_UP_FOR_RETRY": ("node.retrying", _retry),
+    "ENGINE_EVENT": ("node.waiting", _waiting),
     "STEP_SKIPPED": ("node.skipped", None),
     "PIPELINE_SUCCESS": ("run.succeeded", None),
     "PIPELINE_FAILURE": ("run.failed", _run_failure),

@@ -1,26 +1,31 @@
-"""Executing one claimed run through Dagster, in a thread of the worker."""
+"""Executing claimed runs through Dagster, all of them on the worker's event loop.
 
+A run holds no thread: Dagster's run loop is an iterator, our executor in it yields while it has
+nothing to do, and is continued when something happened. Only a re-execution of part of a graph,
+whose plan Dagster works out, takes a thread.
+"""
+
+import asyncio
 import logging
-from collections.abc import Iterator
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Literal
 
 import psycopg
-from dagster import DagsterEvent, DagsterEventType, DagsterRun
+from dagster import DagsterEvent, DagsterEventType, DagsterRun, DagsterRunStatus
 from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import (
-    ExecuteRunWithPlanIterable,
-    execute_run_iterator,
-    job_execution_iterator,
-)
-from dagster._core.execution.context_creation_job import (
-    PlanOrchestrationContextManager,
-    orchestration_context_event_generator,
-)
+from dagster._core.execution.api import execute_run_iterator
 
-from dynamic_jobs.active import Interrupt, read_active
+from dynamic_jobs.active import ActiveRun, Inbox, Interrupt
 from dynamic_jobs.compiler import CompiledGraph, Compiler
 from dynamic_jobs.control import run_record
+from dynamic_jobs.executor import SUSPENDED
 from dynamic_jobs.prepared import NodeTypeUnavailable
+from dynamic_jobs.progress import Progress, read_progress
 from dynamic_jobs.queue import Claim, hand_back
+from dynamic_jobs.run_context import run_events
 from dynamic_jobs.runtime import NodeRuntime
 from dynamic_jobs.storage import LeaseLost, event_storage_of
 from dynamic_jobs.worker_instance import WorkerInstance
@@ -31,100 +36,173 @@ from graph_defs.store import load_version
 
 _log = logging.getLogger(__name__)
 
-_ANOTHER_WORKER_SECONDS = 2.0
+_ANOTHER_WORKER_SECONDS: Final = 2.0
 """How long a run that this worker cannot execute waits on the queue for another."""
+_EARLY_CANCELS: Final = 1_000
 
 
 class RunExecution:
-    """Executes claimed runs; safe to call from as many threads as the worker has runs."""
+    """Executes claimed runs. Everything is called on the event loop of ``runtime``."""
 
     def __init__(
-        self, runtime: NodeRuntime, compiler: Compiler, instance: WorkerInstance, pool: Pool
+        self,
+        runtime: NodeRuntime,
+        compiler: Compiler,
+        instance: WorkerInstance,
+        pool: Pool,
+        freed: Callable[[], None],
     ) -> None:
+        """``freed`` is called when a run starts to do nothing but wait."""
+        self._freed = freed
         self._runtime = runtime
         self._compiler = compiler
         self._instance = instance
         self._writer = event_storage_of(instance).writer
         self._pool = pool
+        self._threads = ThreadPoolExecutor(runtime.settings.worker_runs, thread_name_prefix="run")
+        self._cancelled: OrderedDict[RunId, None] = OrderedDict()
+
+    def close(self) -> None:
+        """Release the threads; no run may be under way any more."""
+        self._threads.shutdown()
+
+    @property
+    def held(self) -> int:
+        """Runs that this worker holds."""
+        return len(self._runtime.active)
+
+    @property
+    def busy(self) -> int:
+        """Those of them that do more than wait."""
+        return sum(not active.only_waits for active in self._runtime.active.values())
 
     def interrupt(self, run_id: RunId, why: Interrupt) -> None:
         """Stop a run of this process, if it is one: its executor winds it down."""
         active = self._runtime.active.get(run_id)
         if active is not None:
             active.inbox.put(why)
+        elif why == "cancel":  # it may just be on its way here
+            self._cancelled[run_id] = None
+            if len(self._cancelled) > _EARLY_CANCELS:
+                self._cancelled.popitem(last=False)
 
-    def execute(self, claimed: Claim) -> None:
+    def interrupt_all(self, why: Interrupt) -> None:
+        """Stop all runs of this process."""
+        for active in list(self._runtime.active.values()):
+            active.inbox.put(why)
+
+    async def execute(self, claimed: Claim) -> None:
         """Execute a run to its end, or hand it back. Never raises: a run's fault is its own."""
         lease = claimed.lease
         self._writer.hold(lease)
         try:
-            self._execute(claimed)
+            await self._execute(claimed)
         except NodeTypeUnavailable as error:
             _log.warning("handing run %s back: %s", lease.run_id, error)
-            self._hand_back(claimed, _ANOTHER_WORKER_SECONDS)
+            await self._hand_back(claimed, delay_seconds=_ANOTHER_WORKER_SECONDS)
         except LeaseLost:
             _log.warning("run %s was taken over by another worker", lease.run_id)
         except (psycopg.Error, Unavailable) as error:
             _log.warning("the database is away, handing run %s back: %s", lease.run_id, error)
-            self._hand_back(claimed, _ANOTHER_WORKER_SECONDS)
+            await self._hand_back(claimed, delay_seconds=_ANOTHER_WORKER_SECONDS)
         except Exception:
             _log.exception("run %s cannot be executed", lease.run_id)
-            self._fail(claimed)
+            await self._fail(claimed)
         finally:
             self._runtime.active.pop(lease.run_id, None)
             self._writer.release(lease.run_id)
 
-    def _execute(self, claimed: Claim) -> None:
-        lease = claimed.lease
-        with self._pool.connection() as connection:
-            compiled = self._compiler.cached(claimed.graph_version_id) or self._compiler.compile(
-                load_version(connection, lease.tenant, claimed.graph_version_id)
-            )
-            # Registered before the status is read, so that a cancel is either seen here or arrives
-            # in the inbox.
-            self._runtime.active[lease.run_id] = read_active(connection, lease.tenant, lease.run_id)
-        run = self._instance.get_run_by_id(lease.run_id)
+    async def _execute(self, claimed: Claim) -> None:
+        lease, run = claimed.lease, claimed.dagster_run
         if run is None:
             raise LeaseLost("the run was deleted", run_id=lease.run_id)
-        active = self._runtime.active[lease.run_id]
-        if active.status == "cancelling":
+        wake = asyncio.Event()
+        partial = run.step_keys_to_execute is not None or run.resolved_op_selection is not None
+        active = ActiveRun(
+            tenant=lease.tenant,
+            run_id=lease.run_id,
+            params=claimed.params,
+            trigger=claimed.trigger,
+            parent_run_id=claimed.parent_run_id,
+            created_at=claimed.created_at,
+            inbox=Inbox() if partial else Inbox(wake.set),
+            dagster_run=run,
+            freed=self._freed,
+        )
+        self._runtime.active[lease.run_id] = active
+        if lease.run_id in self._cancelled:
+            active.inbox.put("cancel")
+        if claimed.cancelling:
             self._report(run, DagsterEventType.PIPELINE_CANCELED)
+        elif partial:
+            await self._in_thread(claimed, run)
         else:
-            self._run_to_end(run, compiled, claimed.resumed)
-        self._writer.flush(lease.run_id)
+            compiled = await self._prepared(claimed, active)
+            self._announce(run, resumed=claimed.resumed)
+            events = run_events(
+                compiled,
+                self._runtime,
+                self._instance,
+                self._writer,
+                active,
+                resumed=claimed.resumed,
+            )
+            await _drive(events, wake)
+        await self._runtime.committed(self._writer, lease.run_id)
         if active.interrupt == "hand_back":
-            self._hand_back(claimed, 0.0)
+            await self._hand_back(claimed)
+        elif active.interrupt == "wait" and active.resume_at is not None:
+            await self._hand_back(claimed, "waiting", active.resume_at - time.time())
 
-    def _run_to_end(self, run: DagsterRun, compiled: CompiledGraph, resumed: bool) -> None:
+    async def _prepared(self, claimed: Claim, active: ActiveRun) -> CompiledGraph:
+        """The graph, and in ``active`` what had been done of it: mostly at hand."""
+        compiled = self._compiler.cached(claimed.graph_version_id)
+        if compiled is None:
+            compiled = await asyncio.to_thread(self._compile, claimed)
+        if claimed.resumed:
+            active.progress = await asyncio.to_thread(self._progress, claimed, compiled)
+        else:
+            active.progress = Progress()
+        return compiled
+
+    def _compile(self, claimed: Claim) -> CompiledGraph:
+        with self._pool.connection() as connection:
+            version = load_version(connection, claimed.lease.tenant, claimed.graph_version_id)
+        return self._compiler.compile(version)
+
+    def _progress(self, claimed: Claim, compiled: CompiledGraph) -> Progress:
+        lease, nodes = claimed.lease, list(compiled.graph.nodes)
+        with self._pool.connection() as connection:
+            return read_progress(
+                connection, lease.tenant, lease.run_id, nodes, waited=claimed.waited
+            )
+
+    async def _in_thread(self, claimed: Claim, run: DagsterRun) -> None:
+        """Part of a graph, as the Dagster UI re-executes it."""
+        compiled = self._compiler.cached(claimed.graph_version_id) or await asyncio.to_thread(
+            self._compile, claimed
+        )
+        self._announce(run, resumed=claimed.resumed)
+        await self._runtime.committed(self._writer, RunId(run.run_id))
+
+        def execute() -> None:
+            job = InMemoryJob(compiled.job)
+            status = DagsterRunStatus.STARTED if claimed.resumed else DagsterRunStatus.STARTING
+            for _ in execute_run_iterator(
+                job, run.with_status(status), self._instance, resume_from_failure=claimed.resumed
+            ):
+                pass  # the storage has them
+
+        await asyncio.get_running_loop().run_in_executor(self._threads, execute)
+
+    def _announce(self, run: DagsterRun, *, resumed: bool) -> None:
         if resumed:
             self._report(run, DagsterEventType.RUN_RESUMED)
         else:
             self._report(run, DagsterEventType.PIPELINE_DEQUEUED)
             self._report(run, DagsterEventType.PIPELINE_STARTING)
-        for _ in self._events(run, compiled, resumed):
-            pass  # the storage has them
 
-    def _events(
-        self, run: DagsterRun, compiled: CompiledGraph, resumed: bool
-    ) -> Iterator[DagsterEvent]:
-        job = InMemoryJob(compiled.job)
-        if run.step_keys_to_execute is not None or run.resolved_op_selection is not None:
-            # A part of the graph, as the Dagster UI re-executes it: Dagster works its plan out.
-            self._writer.flush(RunId(run.run_id))
-            run = self._instance.get_run_by_id(run.run_id) or run
-            return execute_run_iterator(job, run, self._instance, resume_from_failure=resumed)
-        manager = PlanOrchestrationContextManager(
-            context_event_generator=orchestration_context_event_generator,
-            job=job,
-            execution_plan=compiled.plan,
-            run_config=run.run_config,
-            dagster_run=run,
-            instance=self._instance,
-            resume_from_failure=resumed,
-        )
-        return iter(ExecuteRunWithPlanIterable(compiled.plan, job_execution_iterator, manager))
-
-    def _fail(self, claimed: Claim) -> None:
+    async def _fail(self, claimed: Claim) -> None:
         """End a run that cannot be executed by a fault of ours: it must not come back for ever."""
         lease = claimed.lease
         lease.error = {
@@ -132,14 +210,31 @@ class RunExecution:
             "message": "the run could not be executed",
             "hint": "the worker's log says why",
         }
-        run = self._instance.get_run_by_id(lease.run_id)
-        if run is not None:
-            self._report(run, DagsterEventType.PIPELINE_FAILURE)
-            self._writer.flush(lease.run_id)
+        if claimed.dagster_run is not None:
+            self._report(claimed.dagster_run, DagsterEventType.PIPELINE_FAILURE)
+            await self._runtime.committed(self._writer, lease.run_id)
 
     def _report(self, run: DagsterRun, kind: DagsterEventType) -> None:
         self._writer.append(run_record(RunId(run.run_id), run.job_name, kind))
 
-    def _hand_back(self, claimed: Claim, delay_seconds: float) -> None:
-        with self._pool.connection() as connection:
-            hand_back(connection, claimed.lease, delay_seconds)
+    async def _hand_back(
+        self,
+        claimed: Claim,
+        status: Literal["queued", "waiting"] = "queued",
+        delay_seconds: float = 0.0,
+    ) -> None:
+        def work() -> None:
+            with self._pool.connection() as connection:
+                hand_back(connection, claimed.lease, status, delay_seconds)
+
+        try:
+            await asyncio.to_thread(work)
+        except psycopg.Error as error:
+            _log.warning("run %s could not be handed back: %s", claimed.lease.run_id, error)
+
+
+async def _drive(events: Iterator[DagsterEvent], wake: asyncio.Event) -> None:
+    for event in events:
+        if event is SUSPENDED:
+            await wake.wait()
+            wake.clear()

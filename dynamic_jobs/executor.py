@@ -1,35 +1,49 @@
 """The step executor: a Dagster ``Executor`` that runs ready nodes concurrently in this process.
 
-One thread walks the graph and writes its events; nodes run on the process's event loop and threads.
+It walks the graph and writes its events; nodes run where their type says. In a warm worker it runs
+on the event loop itself: while nothing is to be done it yields ``SUSPENDED``, and is continued when
+something happens, so a run under way holds no thread. Elsewhere it blocks its thread meanwhile.
+
 A node with external effects starts only when everything upstream, and its own start, are committed.
 """
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import Any, Final
 
-from dagster import DagsterEvent, DagsterRun, Executor
+from dagster import DagsterEvent, DagsterEventType, DagsterRun, Executor
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 
-from dynamic_jobs.active import ActiveRun, Finished, read_active
+from dynamic_jobs.active import ActiveRun, Finished, Look, Message, read_active
+from dynamic_jobs.attempts import Attempt, Attempts
 from dynamic_jobs.naming import TENANT_TAG
-from dynamic_jobs.nodes import NodeOutput
-from dynamic_jobs.outputs import adopt_outputs, read_outputs
+from dynamic_jobs.nodes import NodeOutput, may_pass
+from dynamic_jobs.outputs import adopt_outputs
 from dynamic_jobs.prepared import PreparedGraph
-from dynamic_jobs.runtime import NodeRuntime
+from dynamic_jobs.progress import Progress, read_progress
+from dynamic_jobs.run_log import RunLog
+from dynamic_jobs.runtime import NodeRuntime, NodeTask
 from dynamic_jobs.scope import run_scope
-from dynamic_jobs.step_events import RunLog
 from dynamic_jobs.storage import EventWriter, event_storage_of
 from dynamic_jobs.walk import GraphWalk
 from foundation.database import connect
 from foundation.errors import GraphwrightError
 from foundation.ids import NodeId, RunId, TenantId
-from node_types.base import NodeContext
+
+SUSPENDED: Final = DagsterEvent(
+    event_type_value=DagsterEventType.ENGINE_EVENT.value,
+    job_name="",
+    event_specific_data=EngineEventData(),
+    message="suspended",
+)
+"""Yielded instead of blocking: continue when the run's inbox has a message. Never stored."""
+
+_SLICE: Final = 64
+"""Nodes that one run ends before other runs on the same event loop have their turn."""
 
 
 class StepExecutor(Executor):
@@ -41,41 +55,34 @@ class StepExecutor(Executor):
 
     @property
     def retries(self) -> RetryMode:
-        return RetryMode.DISABLED
+        return RetryMode.ENABLED
 
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[DagsterEvent]:
         run = plan_context.dagster_run
         writer = event_storage_of(plan_context.instance).writer
-        active, outputs = self._open(run, execution_plan, plan_context.resume_from_failure)
-        selected = [NodeId(key) for key in execution_plan.step_keys_to_execute]
-        walk = GraphWalk(self._graph, selected, outputs.keys() & set(selected))
-        execution = _Execution(self._graph, self._runtime, writer, run, active, walk, outputs)
+        active = self._opened(run, execution_plan)
+        execution = _Execution(self._graph, self._runtime, writer, run, active, execution_plan)
         yield from execution.run()
 
-    def _open(
-        self, run: DagsterRun, plan: ExecutionPlan, resumed: bool
-    ) -> tuple[ActiveRun, dict[NodeId, Any]]:
-        """The run's inputs, and the outputs that it starts with when it does not start afresh."""
+    def _opened(self, run: DagsterRun, plan: ExecutionPlan) -> ActiveRun:
+        """The run, and what had been done in it before; a worker knows both already."""
         run_id, tenant = RunId(run.run_id), TenantId(run.tags[TENANT_TAG])
         active = self._runtime.active.get(run_id)
-        partial = len(plan.step_keys_to_execute) < len(self._graph.nodes)
-        if active is not None and not resumed and not partial:
-            return active, {}
+        if active is not None and active.progress is not None:
+            return active
         with connect(self._runtime.settings.database_url) as connection:
             if active is None:
                 active = read_active(connection, tenant, run_id)
-            if partial and active.parent_run_id is not None:
-                given = self._graph.nodes.keys() - set(plan.step_keys_to_execute)
-                adopt_outputs(connection, tenant, active.parent_run_id, run_id, given)
-            return active, read_outputs(connection, tenant, run_id, self._graph.nodes.keys())
-
-
-@dataclass(slots=True)
-class _Task:
-    future: Future[NodeOutput]
-    started: float
+            given = self._graph.nodes.keys() - set(plan.step_keys_to_execute)
+            if given and active.parent_run_id is not None:
+                adopt_outputs(
+                    connection, tenant, active.parent_run_id, run_id, [NodeId(n) for n in given]
+                )
+            nodes = list(self._graph.nodes)
+            active.progress = read_progress(connection, tenant, run_id, nodes)
+        return active
 
 
 class _Execution:
@@ -88,82 +95,148 @@ class _Execution:
         writer: EventWriter,
         run: DagsterRun,
         active: ActiveRun,
-        walk: GraphWalk,
-        outputs: dict[NodeId, Any],
+        plan: ExecutionPlan,
     ) -> None:
         self._graph = graph
         self._runtime = runtime
         self._writer = writer
         self._active = active
-        self._walk = walk
-        self._outputs = outputs
+        self._progress = active.progress or Progress()
+        self._outputs = self._progress.outputs
+        selected = [NodeId(key) for key in plan.step_keys_to_execute]
+        self._walk = GraphWalk(graph, selected, self._outputs.keys())
         self._log = RunLog(run, writer)
-        self._tasks: dict[NodeId, _Task] = {}
+        self._scope = run_scope(graph, active, self._outputs)
+        self._attempts = Attempts(runtime, writer, active, self._log, self._scope)
+        self._tasks: dict[NodeId, tuple[Attempt, NodeTask[NodeOutput]]] = {}
         self._error: dict[str, Any] | None = None
-        self._scope = run_scope(graph, active, outputs)
+        self._ended = 0
 
     def run(self) -> Iterator[DagsterEvent]:
-        """Yields the failures only: the rest goes straight to the writer.
+        """Yields failures, and ``SUSPENDED``; all other events go straight to the writer.
 
-        Raises ``DagsterExecutionInterruptedError`` when the run is cancelled or handed back.
+        Raises ``DagsterExecutionInterruptedError`` when the run is cancelled, is handed back, or
+        leaves its worker to wait.
         """
         try:
             while True:
-                for node in self._walk.take(self._runtime.settings.run_nodes - len(self._tasks)):
-                    self._start(node)
-                if not self._tasks:
+                yield from self._start_ready()
+                if not self._tasks and not self._walk.has_ready:
                     break
-                message = self._active.inbox.get()
-                if not isinstance(message, Finished):
-                    self._active.interrupt = message
-                    raise DagsterExecutionInterruptedError
-                yield from self._finish(message.node)
+                message = yield from self._message()
+                if isinstance(message, Finished):
+                    yield from self._finish(message.node)
+                else:
+                    self._heed(message)
         finally:
             self._stop()
-        self._conclude()
+        if self._error is None:
+            yield from self._conclude()
 
-    def _start(self, node_id: NodeId) -> None:
-        node = self._graph.nodes[node_id]
-        self._log.started(node_id)
-        if node.type.effects == "external":
-            self._writer.flush(self._active.run_id)
-        context = NodeContext(
-            tenant=self._active.tenant,
-            run_id=self._active.run_id,
-            node=node_id,
-            attempt=1,
-            key=f"{self._active.run_id}.{node_id}",
-            policy=self._runtime.policy,
-            log=lambda level, text: self._log.message(node_id, level, text),
-        )
-        started = time.perf_counter()
-        future = self._runtime.submit(self._runtime.runner.run(node, self._scope, context))
-        self._tasks[node_id] = _Task(future, started)
-        future.add_done_callback(lambda _: self._active.inbox.put(Finished(node_id)))
+    def _start_ready(self) -> Iterator[DagsterEvent]:
+        while self._walk.has_ready:
+            free = self._runtime.settings.run_nodes - len(self._tasks)
+            if free <= 0:
+                return
+            for node_id in self._walk.take(min(free, _SLICE)):
+                yield from self._start(self._first_attempt(node_id))
+            if self._ended >= _SLICE and not self._active.inbox.blocks:
+                self._ended = 0
+                self._active.inbox.put(Look())
+                yield SUSPENDED
+                return
+
+    def _first_attempt(self, node_id: NodeId) -> Attempt:
+        """The first one here: another worker may have begun the node."""
+        node, begun = self._graph.nodes[node_id], self._progress.begun.get(node_id)
+        attempt = Attempt.first(node) if begun is None else Attempt.resumed(node, begun)
+        goes_on = begun is not None and self._progress.waited
+        if attempt.due is None and not goes_on:
+            self._log.started(node_id, attempt.number)
+        return attempt
+
+    def _start(self, attempt: Attempt) -> Iterator[DagsterEvent]:
+        try:
+            output = self._attempts.run_now(attempt)
+        except GraphwrightError as error:
+            yield from self._failed(attempt, error)
+            return
+        if output is not None:
+            self._succeeded(attempt, output)
+            return
+        node_id, inbox = attempt.node.id, self._active.inbox
+        task = self._runtime.submit(self._attempts.task(attempt))
+        self._tasks[node_id] = (attempt, task)
+        task.add_done_callback(lambda _: inbox.put(Finished(node_id)))
+
+    def _message(self) -> Generator[DagsterEvent, None, Message]:
+        """The next message; gives up the thread until there is one."""
+        inbox = self._active.inbox
+        if inbox.blocks:
+            return inbox.get()
+        while (message := inbox.poll()) is None:
+            if self._tasks and self._attempts.waiting == len(self._tasks):
+                self._wait()
+            yield SUSPENDED
+        return message
+
+    def _heed(self, message: Message) -> None:
+        if isinstance(message, str):
+            self._active.interrupt = message
+            raise DagsterExecutionInterruptedError
+
+    def _wait(self) -> None:
+        """All that is under way waits: leave the worker, if it is for long."""
+        due = self._attempts.next_due
+        if due - time.time() > self._runtime.settings.leave_seconds:
+            self._active.interrupt, self._active.resume_at = "wait", due
+            raise DagsterExecutionInterruptedError
+        if not self._active.only_waits:
+            self._active.only_waits = True
+            self._active.freed()
 
     def _finish(self, node_id: NodeId) -> Iterator[DagsterEvent]:
-        task = self._tasks.pop(node_id)
+        attempt, task = self._tasks.pop(node_id)
         try:
-            output = task.future.result()
+            output = task.result()
         except GraphwrightError as error:
-            self._error = self._error or _described(error, node_id)
-            self._result()
-            yield self._log.failed(node_id, error)
-            for skipped in self._walk.fail(node_id):
-                self._log.skipped(skipped)
-            return
-        duration_ms = (time.perf_counter() - task.started) * 1_000
+            yield from self._failed(attempt, error)
+        else:
+            self._succeeded(attempt, output)
+
+    def _succeeded(self, attempt: Attempt, output: NodeOutput) -> None:
+        node_id = attempt.node.id
+        self._ended += 1
         self._outputs[node_id] = output.value
-        self._log.succeeded(node_id, output, duration_ms)
+        self._log.succeeded(node_id, attempt.number, output, attempt.milliseconds)
         self._walk.succeed(node_id)
 
-    def _conclude(self) -> None:
-        """Evaluate the graph's outputs; they commit with the run's success."""
-        if self._error is not None:
+    def _failed(self, attempt: Attempt, error: GraphwrightError) -> Iterator[DagsterEvent]:
+        node = attempt.node
+        self._ended += 1
+        if attempt.number <= node.retries and may_pass(error):
+            seconds = node.retry_delay.total_seconds()
+            self._log.retrying(node.id, attempt.number, error, seconds)
+            yield from self._start(attempt.next())
             return
+        self._error = self._error or _described(error, node.id)
+        self._result()
+        yield self._log.failed(node.id, attempt.number, error)
+        for skipped in self._walk.fail(node.id):
+            self._log.skipped(skipped)
+
+    def _conclude(self) -> Iterator[DagsterEvent]:
+        """Evaluate the graph's outputs; they commit with the run's success."""
+        runner, outputs = self._runtime.runner, self._graph.outputs
         try:
-            work = self._runtime.runner.evaluate_output(self._graph.outputs, self._scope)
-            output = self._runtime.submit(work).result()
+            output = runner.output_now(outputs, self._scope)
+            if output is None:
+                inbox = self._active.inbox
+                task = self._runtime.submit(runner.evaluate_output(outputs, self._scope))
+                task.add_done_callback(lambda _: inbox.put(Look()))
+                while not task.done():
+                    self._heed((yield from self._message()))
+                output = task.result()
         except GraphwrightError as error:
             self._error = _described(error, None)
             self._result()
@@ -176,9 +249,9 @@ class _Execution:
             lease.outputs, lease.error = outputs, self._error
 
     def _stop(self) -> None:
-        """Cancel what still runs. A thread cannot be stopped; its result is dropped."""
-        for task in self._tasks.values():
-            task.future.cancel()
+        """Cancel what still runs. A thread or process cannot be stopped; its result is dropped."""
+        for _, task in self._tasks.values():
+            task.cancel()
         self._tasks.clear()
 
 

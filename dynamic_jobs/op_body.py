@@ -1,12 +1,16 @@
 """What an op does under Dagster's own executors: run its node as the step executor would."""
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
-from dagster import Failure, OpExecutionContext, Output
+from dagster import AssetKey, AssetMaterialization, Failure, OpExecutionContext, Output
 
 from dynamic_jobs.active import read_active
 from dynamic_jobs.naming import TENANT_TAG
+from dynamic_jobs.nodes import may_pass
 from dynamic_jobs.outputs import read_outputs
 from dynamic_jobs.prepared import PreparedGraph
 from dynamic_jobs.runtime import NodeRuntime
@@ -38,18 +42,27 @@ def op_body(
             node=node.id,
             attempt=context.retry_number + 1,
             key=f"{run_id}.{node.id}",
+            started_at=datetime.now(UTC),
             policy=runtime.policy,
             log=lambda level, text: log.get(level, context.log.info)(text),
+            materialize=lambda key, metadata: context.log_event(
+                AssetMaterialization(asset_key=AssetKey(list(key)), metadata=metadata)
+            ),
+            wait=_wait,
         )
         scope = run_scope(graph, active, outputs)
         try:
             output = runtime.submit(runtime.runner.run(node, scope, attempt)).result()
         except GraphwrightError as error:
             data = failure_data(error)
-            raise Failure(data.description, data.metadata, allow_retries=False) from None
+            raise Failure(data.description, data.metadata, allow_retries=may_pass(error)) from None
         yield Output(output.value)
 
     return compute
+
+
+async def _wait(until: datetime) -> None:
+    await asyncio.sleep(max(0.0, until.timestamp() - time.time()))
 
 
 def _upstream(references: frozenset[str]) -> list[NodeId]:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from foundation.errors import GraphwrightError
@@ -28,6 +29,9 @@ class PreparedNode:
     given: Template
     """The node's ``with``."""
     needs: tuple[NodeId, ...]
+    retries: int = 0
+    """How often it is tried again."""
+    retry_delay: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,12 @@ def prepare(version: GraphVersion, catalogue: Catalogue, evaluator: Evaluator) -
         node_id = NodeId(name)
         needs = tuple(NodeId(need) for need in node.needs)
         nodes[node_id] = PreparedNode(
-            node_id, catalogue[node.type], evaluator.compile(node.given), needs
+            node_id,
+            catalogue[node.type],
+            evaluator.compile(node.given),
+            needs,
+            node.retry.limit if node.retry else 0,
+            timedelta(seconds=node.retry.delay_seconds if node.retry else 0),
         )
         for need in needs:
             dependents[need].append(node_id)

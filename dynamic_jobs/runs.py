@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, LiteralString, TypeAlias, get_args
 
 from dynamic_jobs.event_log import run_not_found
-from dynamic_jobs.events import step_error
+from dynamic_jobs.events import step_error, waits
 from foundation.database import AsyncPool
 from foundation.errors import NotFound
 from foundation.ids import GraphId, NodeId, RunId, TenantId
@@ -67,7 +67,8 @@ NODE_EVENTS: Final[LiteralString] = """
 SELECT
     l.step_key, l.dagster_event_type, l.timestamp AT TIME ZONE 'UTC' AS at,
     CASE
-        WHEN l.dagster_event_type IN ('STEP_FAILURE', 'STEP_UP_FOR_RETRY') THEN l.event
+        WHEN l.dagster_event_type IN ('STEP_FAILURE', 'STEP_UP_FOR_RETRY', 'ENGINE_EVENT')
+            THEN l.event
     END AS event
 FROM graphwright.runs r
 JOIN event_logs l ON l.run_id = r.run_id::text
@@ -209,6 +210,7 @@ _NODE_STATUSES: Final[dict[str, NodeStatus]] = {
     "STEP_SUCCESS": "succeeded",
     "STEP_FAILURE": "failed",
     "STEP_SKIPPED": "skipped",
+    "ENGINE_EVENT": "waiting",
 }
 
 
@@ -223,6 +225,8 @@ def fold_nodes(
     states = dict.fromkeys(nodes, NodeState())
     for event in events:
         node = NodeId(event["step_key"])
+        if event["dagster_event_type"] == "ENGINE_EVENT" and not waits(event["event"]):
+            continue
         if node in states:
             states[node] = _after(states[node], event)
     if run in ("failed", "cancelled"):
@@ -230,7 +234,7 @@ def fold_nodes(
         for node, state in states.items():
             if state.status == "pending":
                 states[node] = NodeState(idle)
-            elif state.status in ("running", "retrying"):
+            elif state.status in ("running", "retrying", "waiting"):
                 states[node] = NodeState("cancelled", state.attempt, state.started_at)
     return states
 
@@ -242,6 +246,8 @@ def _after(state: NodeState, event: Mapping[str, Any]) -> NodeState:
         case "running":
             restarted = event["dagster_event_type"] == "STEP_RESTARTED"
             return NodeState(status, max(state.attempt, 1) + restarted, at)
+        case "waiting":
+            return NodeState(status, state.attempt, state.started_at)
         case "skipped":
             return NodeState(status, ended_at=at)
         case "succeeded":

@@ -2,13 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from dynamic_jobs.active import ActiveRun
 from dynamic_jobs.nodes import NodeRunner
+from dynamic_jobs.process_pool import ProcessPool
+from dynamic_jobs.storage import EventWriter
 from foundation.ids import RunId
 from foundation.settings import Limits, Settings
 from graph_defs.catalogue import Catalogue
@@ -16,6 +18,16 @@ from graph_defs.expressions import Evaluator
 from node_types.base import NodePolicy
 
 T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class NodeTask(Protocol[R_co]):
+    """Work on the event loop, as one sees it from there or from another thread."""
+
+    def done(self) -> bool: ...
+    def result(self) -> R_co: ...
+    def cancel(self) -> bool: ...
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None: ...
 
 
 class NodeRuntime:
@@ -28,15 +40,45 @@ class NodeRuntime:
         self.evaluator = Evaluator(limits)
         self.policy = NodePolicy(file_roots=settings.file_roots, http_private=settings.http_private)
         self._threads = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="node")
-        self.runner = NodeRunner(self.evaluator, self._threads, limits.max_output_bytes)
+        self._processes = ProcessPool(settings.worker_cpus)
+        self.runner = NodeRunner(
+            self.evaluator, self._threads, self._processes, limits.max_output_bytes
+        )
         self.active: dict[RunId, ActiveRun] = {}
         """The runs that a worker executes in this process."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: int | None = None
         self._lock = threading.Lock()
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine on the process's event loop. Cancelling the future cancels it there."""
-        return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+    def submit(self, work: Coroutine[Any, Any, T]) -> NodeTask[T]:
+        """Start a coroutine on the process's event loop.
+
+        Cancelling the task cancels it there. ``result()`` waits for it, except on the loop itself.
+        """
+        loop = self._running_loop()
+        if threading.get_ident() == self._loop_thread:
+            return loop.create_task(work)
+        return asyncio.run_coroutine_threadsafe(work, loop)
+
+    async def committed(self, writer: EventWriter, run_id: RunId) -> None:
+        """Wait until all that was appended for the run so far is committed.
+
+        Raises what :meth:`EventWriter.flush` raises.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: Exception | None) -> None:
+            if error is not None and not done.done():
+                done.set_exception(error)
+            elif not done.done():
+                done.set_result(None)
+
+        def tell(error: Exception | None) -> None:
+            loop.call_soon_threadsafe(settle, error)
+
+        writer.when_committed(run_id, tell)
+        await done
 
     def close(self) -> None:
         """Stop the loop and the threads; what still runs is cancelled."""
@@ -46,6 +88,7 @@ class NodeRuntime:
             asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._processes.close()
         self.evaluator.close()
 
     def __enter__(self) -> Self:
@@ -63,9 +106,11 @@ class NodeRuntime:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(
+                thread = threading.Thread(
                     target=_serve, args=(self._loop,), name="nodes", daemon=True
-                ).start()
+                )
+                thread.start()
+                self._loop_thread = thread.ident
             return self._loop
 
 

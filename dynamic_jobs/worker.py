@@ -1,18 +1,17 @@
 """The warm worker: a long-lived process that claims queued runs and executes them, many at once.
 
-Everything is imported and connected before the first claim; no process is started for a run. On
-SIGTERM it claims nothing more, gives its runs ``drain_seconds`` to finish, and hands back the rest:
-another worker goes on with them, without repeating what has completed.
+Everything is imported and connected before the first claim; no process is started for a run. One
+event loop does it all; threads only write events, and run what blocks. On SIGTERM the worker claims
+nothing more, gives its runs ``drain_seconds`` to finish, and hands back the rest: another worker
+goes on with them, without repeating what has completed.
 """
 
+import asyncio
 import logging
 import os
 import signal
 import socket
 import threading
-import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, LiteralString
 
@@ -21,28 +20,35 @@ import psycopg
 import node_types
 from dynamic_jobs.compiler import Compiler
 from dynamic_jobs.execution import RunExecution
-from dynamic_jobs.listener import Listener
-from dynamic_jobs.queue import Claim, claim
+from dynamic_jobs.listener import listen
+from dynamic_jobs.queue import claim
 from dynamic_jobs.runtime import NodeRuntime
 from dynamic_jobs.storage import event_storage_of
+from dynamic_jobs.stream import cancel
 from dynamic_jobs.worker_instance import open_instance
-from foundation.database import Connection, connect, pool
-from foundation.ids import RunId, new_id
+from foundation.database import AsyncConnection, async_connect, pool
+from foundation.ids import new_id
 from foundation.settings import Limits, Settings
 from graph_defs.catalogue import Catalogue
 
 _log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS: Final = 1.0
 """How long a wake-up may be missed: the fallback when a notification is lost."""
-_PAUSES = (0.005, 0.05, _POLL_SECONDS)
+_PAUSES: Final = (0.005, 0.05, _POLL_SECONDS)
 """Between looks at the queue by an idle worker: soon again at first, for triggers under way."""
+_HELD_PER_BUSY: Final = 64
+"""Runs that a worker holds at most for each that it executes at once: the others wait."""
+_CONNECTIONS: Final = 4
 
 REGISTER: Final[LiteralString] = """
 INSERT INTO graphwright.workers (worker, host, pid) VALUES (%s, %s, %s)
 """
 SET_IDLE: Final[LiteralString] = """
-UPDATE graphwright.workers SET idle = %s, seen_at = now() WHERE worker = %s
+UPDATE graphwright.workers SET idle = true, seen_at = now() WHERE worker = %s
+RETURNING (
+    SELECT extract(epoch FROM min(not_before) - now())::float FROM graphwright.run_queue
+) AS next_due
 """
 UNREGISTER: Final[LiteralString] = "DELETE FROM graphwright.workers WHERE worker = %s"
 
@@ -62,117 +68,134 @@ class Worker:
         self._settings = settings
         self._limits = limits
         self._id = new_id()
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._running: dict[RunId, Future[None]] = {}
+        self._stops = 0
         self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._runs: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
-        """Stop gracefully; a second call does not wait for the runs to finish."""
-        if self._stopping.is_set():
-            self._settings = self._settings.model_copy(update={"drain_seconds": 0.0})
-        self._stopping.set()
-        self._wake.set()
+        """Stop gracefully; a second call does not wait for the runs to finish.
+
+        Any thread, and any signal handler, may call it.
+        """
+        self._stops += 1
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._wake.set)
 
     def run(self) -> None:
         """Claim and execute runs until stopped."""
         settings = self._settings
         with (
             NodeRuntime(settings, self._limits, Catalogue.from_packages(node_types)) as runtime,
-            pool(settings.database_url, size=settings.worker_runs) as connections,
-            ThreadPoolExecutor(settings.worker_runs, thread_name_prefix="run") as threads,
+            pool(settings.database_url, size=_CONNECTIONS) as connections,
             open_instance(_dagster_home(settings.state), runtime) as instance,
         ):
-            writer = event_storage_of(instance).writer
-            execution = RunExecution(runtime, Compiler(runtime), instance, connections)
-            listener = Listener(
-                settings.database_url, wake=self._wake.set, cancel=execution.interrupt
+            execution = RunExecution(
+                runtime, Compiler(runtime), instance, connections, freed=self._wake.set
             )
-            with listener:
-                _log.info("worker %s is ready for %d runs at once", self._id, settings.worker_runs)
-                self._serve(execution, threads)
-                self._drain(execution)
-            writer.flush()
+            runtime.submit(self._serve(execution)).result()
+            execution.close()
+            event_storage_of(instance).writer.flush()
 
-    def _serve(self, execution: RunExecution, threads: ThreadPoolExecutor) -> None:
-        connection: Connection | None = None
-        while not self._stopping.is_set():
+    async def _serve(self, execution: RunExecution) -> None:
+        self._loop = asyncio.get_running_loop()
+        listening = asyncio.create_task(
+            listen(self._settings.database_url, self._wake.set, execution.interrupt)
+        )
+        try:
+            _log.info(
+                "worker %s is ready for %d runs at once", self._id, self._settings.worker_runs
+            )
+            await self._claim_until_stopped(execution)
+            await self._drain(execution)
+        finally:
+            await cancel(listening)
+
+    async def _claim_until_stopped(self, execution: RunExecution) -> None:
+        connection: AsyncConnection | None = None
+        while not self._stops:
             try:
                 if connection is None:
-                    connection = connect(self._settings.database_url)
+                    connection = await async_connect(self._settings.database_url)
                     host = socket.gethostname()
-                    connection.execute(REGISTER, (self._id, host, os.getpid()))
-                self._claim_or_wait(connection, execution, threads)
+                    await connection.execute(REGISTER, (self._id, host, os.getpid()))
+                await self._claim_or_wait(connection, execution)
             except psycopg.OperationalError as error:
                 _log.warning("the database is away, trying again: %s", error)
-                connection = self._forget(connection)
-                self._stopping.wait(_POLL_SECONDS)
+                if connection is not None:
+                    await connection.close()
+                connection = None
+                self._id = new_id()  # the old row may be there or not: a new one is never in doubt
+                await self._woken(_POLL_SECONDS)
         if connection is not None:
-            with suppress(psycopg.Error):  # the runs are to be drained whatever the database does
-                connection.execute(UNREGISTER, (self._id,))
-            connection.close()
+            try:  # the runs are to be drained whatever the database does
+                await connection.execute(UNREGISTER, (self._id,))
+            except psycopg.Error as error:
+                _log.warning("the worker's row stays behind: %s", error)
+            await connection.close()
 
-    def _claim_or_wait(
-        self, connection: Connection, execution: RunExecution, threads: ThreadPoolExecutor
-    ) -> None:
+    async def _claim_or_wait(self, connection: AsyncConnection, execution: RunExecution) -> None:
         self._wake.clear()
-        if self._claim(connection, execution, threads):
+        if await self._claim(connection, execution):
+            return
+        if self._free(execution) <= 0:
+            await self._wake.wait()
             return
         # Idle is declared before the queue is looked at again: a trigger that starts after the
         # declaration sends a wake-up, and one that had started before it is found by the looks.
-        connection.execute(SET_IDLE, (True, self._id))
+        row = await (await connection.execute(SET_IDLE, (self._id,))).fetchone()
+        next_due = row["next_due"] if row is not None else None
         for pause in _PAUSES:
-            if self._claim(connection, execution, threads):
-                break
-            if self._wake.wait(pause):
-                self._claim(connection, execution, threads)
-                break
-        connection.execute(SET_IDLE, (False, self._id))
+            if await self._claim(connection, execution):
+                return  # which has taken the declaration back
+            due = pause if next_due is None else max(0.0, next_due)
+            if await self._woken(min(pause, due)) or self._stops:
+                return
 
-    def _claim(
-        self, connection: Connection, execution: RunExecution, threads: ThreadPoolExecutor
-    ) -> bool:
-        with self._lock:
-            free = self._settings.worker_runs - len(self._running)
-        if free <= 0 or self._stopping.is_set():
+    async def _claim(self, connection: AsyncConnection, execution: RunExecution) -> bool:
+        free = self._free(execution)
+        if free <= 0 or self._stops:
             return False
-        claims = claim(connection, self._id, free)
+        claims = await claim(connection, self._id, free)
         for claimed in claims:
-            self._start(claimed, execution, threads)
+            task = asyncio.create_task(execution.execute(claimed))
+            self._runs.add(task)
+            task.add_done_callback(self._ended)
         return bool(claims)
 
-    def _start(self, claimed: Claim, execution: RunExecution, threads: ThreadPoolExecutor) -> None:
-        run_id = claimed.lease.run_id
-        with self._lock:
-            future = threads.submit(execution.execute, claimed)
-            self._running[run_id] = future
-        future.add_done_callback(lambda _: self._finished(run_id))
+    def _free(self, execution: RunExecution) -> int:
+        most = self._settings.worker_runs
+        return min(most - execution.busy, most * _HELD_PER_BUSY - execution.held)
 
-    def _finished(self, run_id: RunId) -> None:
-        with self._lock:
-            self._running.pop(run_id, None)
+    def _ended(self, run: asyncio.Task[None]) -> None:
+        self._runs.discard(run)
         self._wake.set()
 
-    def _drain(self, execution: RunExecution) -> None:
-        running = dict(self._running)
-        if not running:
-            return
-        _log.info(
-            "stopping: %d runs have %.0f s to finish", len(running), self._settings.drain_seconds
-        )
-        started = time.monotonic()
-        pending = set(running.values())
-        while pending and time.monotonic() < started + self._settings.drain_seconds:
-            _, pending = wait(pending, timeout=0.1)
-        while pending:  # again and again: a run that was claimed just now has no inbox yet
-            for run_id in running:
-                execution.interrupt(run_id, "hand_back")
-            _, pending = wait(pending, timeout=0.2)
+    async def _woken(self, seconds: float) -> bool:
+        """Wait at most so long; whether there is a reason to look at once."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
 
-    def _forget(self, connection: Connection | None) -> None:
-        if connection is not None:
-            connection.close()
-        self._id = new_id()  # the old row may be gone, or may not: a new one is never in doubt
+    async def _drain(self, execution: RunExecution) -> None:
+        if not self._runs:
+            return
+        patience = self._settings.drain_seconds
+        _log.info("stopping: %d runs have %.0f s to finish", len(self._runs), patience)
+        deadline = asyncio.get_running_loop().time() + patience
+        while self._runs and self._stops < 2:  # a second call of stop() is in a hurry
+            left = deadline - asyncio.get_running_loop().time()
+            self._wake.clear()
+            if left <= 0 or not await self._woken(left):
+                break
+        execution.interrupt_all("hand_back")
+        if self._runs:
+            await asyncio.wait(self._runs)
 
 
 def _dagster_home(state: Path) -> Path:

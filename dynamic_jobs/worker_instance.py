@@ -5,7 +5,7 @@ from logging import Handler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagster import DagsterInstance, Field
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, Field
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 class WorkerInstance(DagsterInstance):
-    """Stock, but for three answers.
+    """Stock, but for four answers.
 
     Stock Dagster configures logging anew for each run, under a lock that another run's thread may
-    hold: concurrent runs deadlock. And it prints every event to the console.
+    hold: concurrent runs deadlock. And it prints every event to the console. And its run loop asks
+    the database how a run stands that this very process executes, on the event loop.
     """
 
     runtime: "NodeRuntime"
@@ -43,7 +44,16 @@ class WorkerInstance(DagsterInstance):
     def run_will_resume(self, run_id: str) -> bool:
         """A run that is being handed back has been interrupted, but it has not failed."""
         active = self.runtime.active.get(RunId(run_id))
-        return active is not None and active.interrupt == "hand_back"
+        return active is not None and active.interrupt in ("hand_back", "wait")
+
+    def get_run_by_id(self, run_id: str) -> DagsterRun | None:
+        """From memory, for a run that a worker executes in this process."""
+        active = self.runtime.active.get(RunId(run_id))
+        if active is None or active.dagster_run is None:
+            return super().get_run_by_id(run_id)
+        cancelled = active.interrupt == "cancel"
+        status = DagsterRunStatus.CANCELING if cancelled else DagsterRunStatus.STARTED
+        return active.dagster_run.with_status(status)
 
 
 def open_instance(home: Path, runtime: "NodeRuntime") -> WorkerInstance:

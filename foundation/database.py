@@ -54,6 +54,13 @@ def connect(url: str) -> Connection:
     return psycopg.Connection[DictRow].connect(pinned(url), autocommit=True, row_factory=dict_row)
 
 
+async def async_connect(url: str) -> AsyncConnection:
+    """:func:`connect` for the event loop."""
+    return await psycopg.AsyncConnection[DictRow].connect(
+        pinned(url), autocommit=True, row_factory=dict_row
+    )
+
+
 def pinned(url: str) -> str:
     """The URL with ``search_path`` set to ``public``, where Dagster's tables are.
 

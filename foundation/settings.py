@@ -89,11 +89,22 @@ class Settings(BaseSettings):
         default=False, description="Whether `http.request` may call loopback and private addresses."
     )
     worker_runs: int = Field(
-        default=8, ge=1, description="Runs that one worker process executes at once."
+        default=32,
+        ge=1,
+        description="Runs that one worker process executes at once; those that only wait do not "
+        "count.",
     )
     run_nodes: int = Field(default=256, ge=1, description="Nodes that one run executes at once.")
     worker_threads: int = Field(
         default=32, ge=1, description="Threads for blocking nodes in one worker."
+    )
+    worker_cpus: int = Field(
+        default=2, ge=1, description="Processes for nodes that compute in one worker."
+    )
+    leave_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="A run that does nothing but wait for longer than this leaves its worker.",
     )
     drain_seconds: float = Field(
         default=20.0,

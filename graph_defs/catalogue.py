@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Self
 
-from node_types.base import LoopNodeType, NodeType, ThreadNodeType
+from node_types.base import NodeType
 
 AnyNodeType = NodeType[Any, Any]
 
@@ -60,13 +60,12 @@ class Catalogue(Mapping[str, AnyNodeType]):
 
 
 def _node_types_in(module: ModuleType) -> list[AnyNodeType]:
+    # Those in node_types.base only say that there is a name.
     classes: list[type[AnyNodeType]] = [
         each
         for each in vars(module).values()
-        if inspect.isclass(each)
-        and each.__module__ == module.__name__
-        and issubclass(each, LoopNodeType | ThreadNodeType)
-        and not each.__abstractmethods__  # as the bases in node_types.base are
+        if inspect.isclass(each) and each.__module__ == module.__name__ and "name" in vars(each)
+        if issubclass(each, NodeType)
     ]
     if len(classes) > 1:
         raise ValueError(f"{module.__name__} defines more than one node type")

@@ -39,6 +39,19 @@ class Metadata(Part):
     )
 
 
+class Retry(Part):
+    """What happens when a node fails by a fault that may pass."""
+
+    limit: int = Field(ge=1, le=100, description="How often the node is tried again.")
+    delay_seconds: float = Field(
+        0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds to wait before each further attempt.",
+    )
+
+
 class Node(Part):
     """One step of the graph."""
 
@@ -54,6 +67,7 @@ class Node(Part):
         alias="with",
         description="What the node type asks for. Any value may be, or hold, `${{ CEL }}`.",
     )
+    retry: Retry | None = Field(None, description="Without it, the first failure is the last.")
 
 
 class GraphDocument(Part):

@@ -1,17 +1,27 @@
 """What a node type is: a name, a version, two pydantic models and one function.
 
-To add a node type, add one file to this package with one class that derives from
-:class:`LoopNodeType` or :class:`ThreadNodeType`; the catalogue finds it by itself. Heavy imports go
-inside the function, so that a process that only validates graphs does not pay for them.
+To add a node type, add one file to this package with one class that derives from one of the four
+kinds below; the catalogue finds it by itself. Heavy imports go inside the function, so that a
+process that only validates graphs does not pay for them.
+
+=====================  ====================================  ===================================
+Kind                   Its function                          For
+=====================  ====================================  ===================================
+InlineNodeType         ``compute``, on the event loop        what takes microseconds
+LoopNodeType           ``run``, a coroutine on the loop      waiting for the network or the time
+ThreadNodeType         ``run_blocking``, in a thread         files, libraries that block
+ProcessNodeType        ``compute``, in a process of a pool   what keeps a CPU busy
+=====================  ====================================  ===================================
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from foundation.errors import GraphwrightError
 
@@ -19,8 +29,9 @@ Effects = Literal["none", "external"]
 """``none``: the node may run again after a crash, unseen. ``external``: it changes, or may change,
 something outside, so it starts only when everything upstream and its own start are committed."""
 
-RunsOn = Literal["loop", "thread"]
-"""Where the function runs: on the worker's event loop, or in a thread because it blocks."""
+RunsOn = Literal["inline", "loop", "thread", "process"]
+"""Where the function runs: on the worker's event loop, by a plain call or as a coroutine; in a
+thread because it blocks; in a process of its own because it computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +57,17 @@ class NodeContext:
     """Counts from 1."""
     key: str
     """The same for every attempt of this node in this run: an idempotency key for the outside."""
+    started_at: datetime
+    """When this attempt first started: the same after the run has changed its worker."""
     policy: NodePolicy
     log: Callable[[str, str], None]
     """``log(level, message)`` becomes a ``node.log`` event. Levels: debug, info, warning, error."""
+    materialize: Callable[[Sequence[str], Mapping[str, JsonValue]], None]
+    """``materialize(asset_key, metadata)`` records that the node wrote this asset."""
+    wait: Callable[[datetime], Awaitable[None]]
+    """``await wait(until)``. A run that does nothing but wait long leaves its worker meanwhile; the
+    node is then called again from its beginning, with the same ``started_at``. So wait only in
+    nodes without effects, and until a time that follows from ``started_at`` and ``with``."""
 
 
 class NodeError(GraphwrightError):
@@ -88,6 +107,20 @@ class NodeType(ABC, Generic[W, O]):
     """What ``nodes.<id>.output`` is; a ``RootModel`` where it is not an object."""
 
 
+class InlineNodeType(NodeType[W, O]):
+    """A node type that is a quick, pure function of its ``with``: microseconds, no waiting."""
+
+    runs_on = "inline"
+
+    @abstractmethod
+    def compute(self, given: W) -> O:
+        """Do the node's work, on the event loop.
+
+        Raises:
+            NodeError: the work cannot be done.
+        """
+
+
 class LoopNodeType(NodeType[W, O]):
     """A node type whose work is asynchronous: it awaits and never blocks."""
 
@@ -103,13 +136,30 @@ class LoopNodeType(NodeType[W, O]):
 
 
 class ThreadNodeType(NodeType[W, O]):
-    """A node type whose work blocks: reading files, using the CPU."""
+    """A node type whose work blocks: reading files, calling a library that waits."""
 
     runs_on = "thread"
 
     @abstractmethod
     def run_blocking(self, given: W, context: NodeContext) -> O:
         """Do the node's work, in a thread of the worker's.
+
+        Raises:
+            NodeError: the work cannot be done.
+        """
+
+
+class ProcessNodeType(NodeType[W, O]):
+    """A node type that computes for long: a pure function of its ``with``, in another process.
+
+    Function and ``with``, output and errors are pickled on the way.
+    """
+
+    runs_on = "process"
+
+    @abstractmethod
+    def compute(self, given: W) -> O:
+        """Do the node's work, in a process of the worker's pool.
 
         Raises:
             NodeError: the work cannot be done.

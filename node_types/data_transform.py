@@ -2,7 +2,7 @@
 
 from pydantic import Field, JsonValue, RootModel
 
-from node_types.base import Fields, LoopNodeType, NodeContext
+from node_types.base import Fields, InlineNodeType
 
 
 class Transform(Fields):
@@ -11,7 +11,7 @@ class Transform(Fields):
     value: JsonValue = Field(description="Any JSON; the expressions inside it are evaluated.")
 
 
-class DataTransform(LoopNodeType[Transform, RootModel[JsonValue]]):
+class DataTransform(InlineNodeType[Transform, RootModel[JsonValue]]):
     """Passes on its value; the work is in the expressions, which are evaluated before it runs."""
 
     name = "data.transform"
@@ -20,5 +20,5 @@ class DataTransform(LoopNodeType[Transform, RootModel[JsonValue]]):
     With = Transform
     Output = RootModel[JsonValue]
 
-    async def run(self, given: Transform, context: NodeContext) -> RootModel[JsonValue]:
+    def compute(self, given: Transform) -> RootModel[JsonValue]:
         return RootModel[JsonValue](given.value)

@@ -1,5 +1,7 @@
 """``work.sleep``: waits; the body of replayed traces and of tests."""
 
+from datetime import timedelta
+
 from pydantic import Field
 
 from node_types.base import Fields, LoopNodeType, NodeContext
@@ -22,7 +24,7 @@ class Slept(Fields):
 
 
 class WorkSleep(LoopNodeType[Sleep, Slept]):
-    """Waits without holding a thread."""
+    """Waits without holding a thread, and if it is long, without holding a worker."""
 
     name = "work.sleep"
     version = 1
@@ -31,7 +33,5 @@ class WorkSleep(LoopNodeType[Sleep, Slept]):
     Output = Slept
 
     async def run(self, given: Sleep, context: NodeContext) -> Slept:
-        import asyncio
-
-        await asyncio.sleep(given.seconds)
+        await context.wait(context.started_at + timedelta(seconds=given.seconds))
         return Slept(seconds=given.seconds)

@@ -8,26 +8,42 @@ events, node outputs and run status together; only after the commit are the even
 whose lease was lost leaves the batch without failing the others (docs/adr/0004-event-writer.md).
 """
 
+import heapq
 import logging
 import threading
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
-import psycopg
-
-from dynamic_jobs.storage.batch import Batch, write_batch
+from dynamic_jobs.storage.commit import Committer
 from dynamic_jobs.storage.lease import Lease, LeaseLost
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record
-from dynamic_jobs.storage.statements import TRANSACTION_STATUS
-from foundation.database import Connection, connect
 from foundation.errors import Unavailable
 from foundation.ids import RunId
 
 _log = logging.getLogger(__name__)
 
-_MAX_BATCH = 1_000
-_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+_MAX_BATCH: Final = 1_000
+
+Committed: TypeAlias = Callable[[Exception | None], None]
+"""Told that all is committed, or why not."""
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    """Who wants to know when everything up to the record number ``target`` is committed."""
+
+    target: int
+    callback: Committed = field(compare=False)
+    run_id: RunId | None = field(compare=False)
+    lease: Lease | None = field(compare=False)
+    failure: Exception | None = field(compare=False, default=None)
+
+    def tell(self) -> None:
+        if self.lease is not None and self.lease.lost:
+            self.failure = _lost(self.lease.run_id)
+        self.callback(self.failure)
 
 
 class EventWriter:
@@ -37,26 +53,34 @@ class EventWriter:
     """
 
     def __init__(self, database_url: str, publisher: Publisher) -> None:
-        self._url = database_url
-        self._publisher = publisher
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)  # the writer's thread alone waits for it
+        self._closing = threading.Event()
+        self._committer = Committer(database_url, publisher, self._closing)
+        self._thread: threading.Thread | None = None
         self._leases: dict[RunId, Lease] = {}
+        self._released: set[RunId] = set()
         self._pending: list[Record] = []
+        self._last: dict[RunId, int] = {}
+        """The number of the newest record of each run that has some not committed yet."""
         self._appended = 0
         self._written = 0
+        self._waiters: list[_Waiter] = []  # a heap
         self._failed: dict[RunId, Exception] = {}
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._connection: Connection | None = None
-        self._closing = False
 
     def hold(self, lease: Lease) -> None:
         """From now on this process writes the run, under this lease."""
-        with self._changed:
+        with self._lock:
             self._leases[lease.run_id] = lease
+            self._released.discard(lease.run_id)
 
     def release(self, run_id: RunId) -> None:
-        with self._changed:
-            self._leases.pop(run_id, None)
+        """The lease goes once what was appended under it is written: until then it is checked."""
+        with self._lock:
+            if run_id in self._last:
+                self._released.add(run_id)
+            else:
+                self._leases.pop(run_id, None)
 
     def lease(self, run_id: RunId) -> Lease | None:
         return self._leases.get(run_id)
@@ -66,114 +90,131 @@ class EventWriter:
 
         Raises :class:`LeaseLost` when another worker has taken the run over.
         """
-        with self._changed:
+        with self._lock:
             for record in records:
                 lease = self._leases.get(record.run_id)
                 if lease is not None and lease.lost:
-                    raise LeaseLost("another worker has taken this run over", run_id=record.run_id)
+                    raise _lost(record.run_id)
+            for record in records:
+                self._appended += 1
+                self._last[record.run_id] = self._appended
             self._pending.extend(records)
-            self._appended += len(records)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="event-writer", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
+            self._wake.notify()  # nothing to do while it writes: then it does not wait
+
+    def pending(self, run_id: RunId) -> bool:
+        """Whether something of this run was appended and is not committed yet."""
+        return run_id in self._last
+
+    def when_committed(self, run_id: RunId | None, callback: Committed) -> None:
+        """Call back once all that was appended so far to a run, or to all, is committed.
+
+        With nothing pending it is called at once, by the caller's thread; else by the writer's
+        thread, after the events were published and with no lock held, so it must not block. It
+        gets None, or :class:`LeaseLost` for a run taken over by another worker, or the database's
+        own error when it refused a record of this run, or :class:`Unavailable` when the process
+        stops without a database.
+        """
+        waiter = self._wait(run_id, callback)
+        if waiter is not None:
+            waiter.tell()
 
     def flush(self, run_id: RunId | None = None, timeout: float = 60.0) -> None:
-        """Wait until all that was appended so far is committed.
+        """Wait until all that was appended so far to a run, or to all, is committed.
 
-        Raises :class:`LeaseLost` for a run taken over by another worker, :class:`Unavailable` when
-        the database does not answer within ``timeout`` seconds (the records stay queued), and the
-        database's own error when it refused a record of this run.
+        Raises what :meth:`when_committed` hands over, and :class:`Unavailable` when the database
+        does not answer within ``timeout`` seconds (the records stay queued).
         """
-        with self._changed:
-            if threading.current_thread() is self._thread:
-                return
-            target = self._appended
-            if not self._changed.wait_for(lambda: self._written >= target, timeout):
-                raise Unavailable("the database does not take events", hint="is PostgreSQL up?")
-            if run_id is None:
-                return
-            lease = self._leases.get(run_id)
-            if lease is not None and lease.lost:
-                raise LeaseLost("another worker has taken this run over", run_id=run_id)
-            failure = self._failed.pop(run_id, None)
-        if failure is not None:
-            raise failure
+        if threading.current_thread() is self._thread:
+            return
+        done = threading.Event()
+        failures: list[Exception] = []
+
+        def committed(failure: Exception | None) -> None:
+            if failure is not None:
+                failures.append(failure)
+            done.set()
+
+        self.when_committed(run_id, committed)
+        if not done.wait(timeout):
+            self._forget(committed)
+            raise Unavailable("the database does not take events", hint="is PostgreSQL up?")
+        if failures:
+            raise failures[0]
 
     def close(self) -> None:
         """Write what is pending and stop."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+        with self._lock:
+            self._closing.set()
+            self._wake.notify()
         if self._thread is not None:
             self._thread.join()
-        if self._connection is not None:
-            self._connection.close()
-        self._publisher.close()
+        self._committer.close()
+
+    def _wait(self, run_id: RunId | None, callback: Committed) -> _Waiter | None:
+        """Put a waiter in line; given back instead when it has nothing to wait for."""
+        with self._lock:
+            target = self._appended if run_id is None else self._last.get(run_id, 0)
+            lease = None if run_id is None else self._leases.get(run_id)
+            waiter = _Waiter(target, callback, run_id, lease)
+            if target > self._written:
+                heapq.heappush(self._waiters, waiter)
+                return None
+            if run_id is not None:
+                waiter.failure = self._failed.pop(run_id, None)
+            return waiter
+
+    def _forget(self, callback: Committed) -> None:
+        with self._lock:
+            self._waiters = [waiter for waiter in self._waiters if waiter.callback is not callback]
+            heapq.heapify(self._waiters)
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closing)
+            with self._lock:
+                self._wake.wait_for(lambda: self._pending or self._closing.is_set())
                 if not self._pending:
                     return
                 records, self._pending = self._pending[:_MAX_BATCH], self._pending[_MAX_BATCH:]
-            self._write(records)
-            with self._changed:
-                self._written += len(records)
-                self._changed.notify_all()
+            refusals = self._committer.commit(records, self._held)
+            for waiter in self._settle(records, refusals):
+                try:
+                    waiter.tell()
+                except Exception:
+                    _log.exception("a callback on a commit failed")
 
-    def _write(self, records: Sequence[Record]) -> None:
-        """Commit a batch, whatever it takes: retry a lost connection, isolate a refused record."""
-        attempt = 0
-        cut: Batch | None = None
-        while True:
-            batch = Batch(records, self._held(records))
-            try:
-                connection = self._connected()
-                if cut is not None and _went_through(connection, cut):
-                    return  # unpublished, so readers find a gap and read PostgreSQL
-                write_batch(connection, batch)
-                self._publisher.publish(batch.published)
-                return
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                self._disconnect()
-                cut = batch if batch.transaction is not None else cut
-                if self._closing and attempt >= len(_RETRY_SECONDS):
-                    _log.error("gave up %d events while stopping: %s", len(records), error)
-                    return
-                _log.warning("a batch of events was cut off; trying again: %s", error)
-                time.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
-                attempt += 1
-            except Exception as error:
-                if len(records) == 1:
-                    _log.exception("an event cannot be stored")
-                    self._failed[records[0].run_id] = error
-                    return
-                for record in records:
-                    self._write([record])
-                return
+    def _settle(self, records: Sequence[Record], refusals: dict[int, Exception]) -> list[_Waiter]:
+        """Count a batch as written, and take out of line who waited for no more than it."""
+        with self._lock:
+            for index, error in refusals.items():
+                self._refuse(records[index].run_id, self._written + index + 1, error)
+            self._written += len(records)
+            for run_id in {record.run_id for record in records}:
+                if self._last[run_id] <= self._written:
+                    del self._last[run_id]
+                    if run_id in self._released:
+                        self._released.remove(run_id)
+                        del self._leases[run_id]
+            due: list[_Waiter] = []
+            while self._waiters and self._waiters[0].target <= self._written:
+                due.append(heapq.heappop(self._waiters))
+            return due
+
+    def _refuse(self, run_id: RunId, number: int, error: Exception) -> None:
+        """A refusal is told to all who wait for that record, else to the next who asks."""
+        told = [w for w in self._waiters if w.run_id == run_id and w.target >= number]
+        for waiter in told:
+            waiter.failure = waiter.failure or error
+        if not told:
+            self._failed[run_id] = error
 
     def _held(self, records: Iterable[Record]) -> dict[RunId, Lease]:
-        with self._changed:
+        with self._lock:
             run_ids = {record.run_id for record in records}
             return {run_id: self._leases[run_id] for run_id in run_ids & self._leases.keys()}
 
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            self._connection = connect(self._url)
-        return self._connection
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-def _went_through(connection: Connection, batch: Batch) -> bool:
-    """Whether a batch whose commit was cut off is stored after all."""
-    while True:
-        row = connection.execute(TRANSACTION_STATUS, (batch.transaction,)).fetchone()
-        if row is None or row["status"] != "in progress":
-            return row is not None and row["status"] == "committed"
-        time.sleep(_RETRY_SECONDS[0])  # the server has not noticed the cut yet
+def _lost(run_id: RunId) -> LeaseLost:
+    return LeaseLost("another worker has taken this run over", run_id=run_id)

@@ -75,9 +75,11 @@ CREATE TABLE graphwright.run_queue (
     run_id      uuid PRIMARY KEY,
     tenant      text COLLATE "C" NOT NULL,
     priority    integer NOT NULL DEFAULT 0,
-    not_before  timestamptz NOT NULL DEFAULT now()
+    not_before  timestamptz NOT NULL DEFAULT now(),
+    waited      boolean NOT NULL DEFAULT false  -- it left its worker because it only waited
 );
 
+CREATE INDEX run_queue_due ON graphwright.run_queue (not_before);
 CREATE INDEX run_queue_order ON graphwright.run_queue (priority DESC, not_before, run_id);
 
 -- One row per node of a run that has completed; `value` is its output.

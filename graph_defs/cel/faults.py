@@ -28,3 +28,7 @@ class EvaluationFault(Exception):
     def __init__(self, raw: str) -> None:
         super().__init__(raw)
         self.raw = raw
+
+
+class NotQuick(Exception):
+    """The evaluation may take longer than its caller can wait. No fault of the expression."""

@@ -11,7 +11,7 @@ from graph_defs.cel import folds as cel_folds
 from graph_defs.cel import inputs as cel_inputs
 from graph_defs.cel import runtime as cel_runtime
 from graph_defs.cel import values as cel_values
-from graph_defs.cel.faults import CompileFault
+from graph_defs.cel.faults import CompileFault, NotQuick
 from graph_defs.cel.inputs import ABSENT, Input
 from graph_defs.cel.runtime import Environment
 from graph_defs.cel.sandbox_client import Sandbox
@@ -49,17 +49,33 @@ class Program:
         evaluation moves into ``sandbox``. Raises `EvaluationFault`, `ValueFault`, `CostFault` and
         `SandboxLost`.
         """
-        variables: dict[str, Any] = {}
-        for each in self.inputs:
-            value = each.resolve(roots)
-            if value is not ABSENT:
-                variables[each.name] = value
+        variables = self._variables(roots)
         if self._only and self._only.name in variables:
             return variables[self._only.name]
         extents = {name: cel_values.measure(value) for name, value in variables.items()}
         if self._bound(extents) <= max_cost:
             return cel_runtime.evaluate(self._program, variables)
         return sandbox.evaluate(self._tree, variables)
+
+    def evaluate_quickly(self, roots: Mapping[str, Any], max_cost: int) -> Any:
+        """The same in any case at once: raises `NotQuick` where the cost may be over ``max_cost``,
+        or there is more data than that to be measured.
+        """
+        variables = self._variables(roots)
+        if self._only and self._only.name in variables:
+            return variables[self._only.name]
+        extents = {name: cel_values.measure(value, max_cost) for name, value in variables.items()}
+        if self._bound(extents) > max_cost:
+            raise NotQuick
+        return cel_runtime.evaluate(self._program, variables)
+
+    def _variables(self, roots: Mapping[str, Any]) -> dict[str, Any]:
+        variables: dict[str, Any] = {}
+        for each in self.inputs:
+            value = each.resolve(roots)
+            if value is not ABSENT:
+                variables[each.name] = value
+        return variables
 
     def _bound(self, extents: Mapping[str, Extent]) -> float:
         # Rounded up to powers of two, so that the tree is rarely walked again.

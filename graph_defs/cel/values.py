@@ -12,7 +12,7 @@ import math
 import sys
 from typing import Any, Final, NamedTuple, cast
 
-from graph_defs.cel.faults import ValueFault
+from graph_defs.cel.faults import NotQuick, ValueFault
 
 UNIT: Final = 64
 """Bytes that any value is taken to occupy, besides its text; see cel_cost."""
@@ -37,8 +37,11 @@ class _KeySizes(dict[str, int]):
         return size
 
 
-def measure(value: Any) -> Extent:
-    """Measures and checks a JSON value that is to become a CEL variable. Raises `ValueFault`."""
+def measure(value: Any, at_most: float = math.inf) -> Extent:
+    """Measures and checks a JSON value that is to become a CEL variable.
+
+    Raises `ValueFault`, and `NotQuick` as soon as the value is seen to have over ``at_most`` bytes.
+    """
     size = width = depth = 0
     key_sizes = _KeySizes()
     level: list[Any] = [value]
@@ -47,6 +50,8 @@ def measure(value: Any) -> Extent:
         if depth > MAX_DEPTH:
             raise ValueFault(f"a value is nested deeper than {MAX_DEPTH} levels")
         size += UNIT * len(level)
+        if size > at_most:
+            raise NotQuick
         below: list[Any] = []
         for kind, each in zip(map(type, level), level, strict=True):
             if kind is str:

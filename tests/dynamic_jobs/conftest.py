@@ -68,7 +68,7 @@ class Bench:
             )
             return await store.version(TENANT, applied.graph_id)
 
-        return self._with_pool(work)
+        return self.with_pool(work)
 
     def start(
         self, version: GraphVersion, params: dict[str, Any] | None = None, **more: Any
@@ -77,7 +77,7 @@ class Bench:
             creator = RunCreator(pool, self.storage, Compiler(self.runtime), self.runtime)
             return await creator.create(version, params or {}, {"type": "rest"}, "tester", **more)
 
-        return self._with_pool(work)
+        return self.with_pool(work)
 
     def row(self, run_id: RunId) -> dict[str, Any]:
         statement = "SELECT * FROM graphwright.runs WHERE tenant = %s AND run_id = %s"
@@ -116,7 +116,7 @@ class Bench:
                 worker.stop()
                 self.working.result()
 
-    def _with_pool(self, work: Callable[[AsyncPool], Awaitable[T]]) -> T:
+    def with_pool(self, work: Callable[[AsyncPool], Awaitable[T]]) -> T:
         async def run() -> T:
             async with async_pool(self.settings.database_url, size=2) as pool:
                 return await work(pool)

@@ -104,7 +104,7 @@ def test_the_dagster_instance_cancels_a_run(bench: Bench, status: str) -> None:
         if status == "queued":
             assert instance.run_coordinator.cancel_run(run_id)
         else:
-            with bench.worker():
+            with bench.worker(leave_seconds=3_600):
                 bench.wait_for(run_id, "running")
                 assert instance.run_coordinator.cancel_run(run_id)
                 bench.wait_for(run_id)

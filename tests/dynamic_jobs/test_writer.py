@@ -1,10 +1,14 @@
 """The event writer: order, batches, status, the fence, faults."""
 
 import json
+import threading
 import time
 from collections.abc import Generator
-from typing import Any, cast
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, Final, LiteralString, cast
 
+import psycopg
 import pytest
 import redis
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry
@@ -19,6 +23,8 @@ from foundation.errors import Unavailable
 from foundation.ids import NodeId, RunId
 from foundation.settings import Settings
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
+
+LOCK_RUN: Final[LiteralString] = "SELECT FROM graphwright.runs WHERE run_id = %s FOR UPDATE"
 
 
 @pytest.fixture
@@ -148,6 +154,100 @@ def test_a_cut_connection_loses_nothing(bench: Bench, writer: EventWriter, run_i
     assert stored(bench, run_id) == ["before", "after"]
 
 
+def refused(run_id: RunId) -> Record:
+    """A record that PostgreSQL does not take: text holds no NUL."""
+    return replace(line(run_id, ""), event="\0")
+
+
+def outcome(writer: EventWriter, run_id: RunId | None) -> "Future[Exception | None]":
+    """What :meth:`EventWriter.when_committed` hands over."""
+    told: Future[Exception | None] = Future()
+    writer.when_committed(run_id, told.set_result)
+    return told
+
+
+def test_a_callback_comes_after_the_commit_from_the_writers_thread_without_its_lock(
+    bench: Bench, writer: EventWriter, run_id: RunId
+) -> None:
+    seen: Future[tuple[Exception | None, list[str], str]] = Future()
+
+    def committed(failure: Exception | None) -> None:
+        writer.append(line(run_id, "from the callback"))
+        seen.set_result((failure, stored(bench, run_id), threading.current_thread().name))
+
+    writer.hold(Lease(TENANT, run_id, epoch=0))
+    with bench.connection.transaction():  # holds the batch until the callback is registered
+        bench.connection.execute(LOCK_RUN, (run_id,))
+        writer.append(line(run_id, "first"))
+        writer.when_committed(run_id, committed)
+        assert writer.pending(run_id)
+        assert not seen.done()
+    assert seen.result(10) == (None, ["first"], "event-writer")
+    writer.flush(run_id)
+    assert stored(bench, run_id) == ["first", "from the callback"]
+    assert not writer.pending(run_id)
+
+
+def test_with_nothing_pending_a_callback_comes_at_once(writer: EventWriter, run_id: RunId) -> None:
+    assert outcome(writer, run_id).result(0) is None
+    assert outcome(writer, None).result(0) is None
+
+
+def test_a_run_does_not_wait_for_the_events_of_another(
+    bench: Bench, writer: EventWriter, run_id: RunId
+) -> None:
+    other = bench.start(bench.publish(graph({"one": value(1)})))
+    with bench.connection.transaction():
+        bench.connection.execute(LOCK_RUN, (run_id,))
+        writer.append(line(run_id, "held up"))
+        assert outcome(writer, other).result(0) is None
+        whole = outcome(writer, None)
+        assert not whole.done()
+    assert whole.result(10) is None
+
+
+def test_a_callback_of_a_lost_run_is_told_so(
+    bench: Bench, writer: EventWriter, run_id: RunId
+) -> None:
+    writer.hold(Lease(TENANT, run_id, epoch=0))
+    with bench.connection.transaction():
+        bench.connection.execute(
+            "UPDATE graphwright.runs SET epoch = epoch + 1 WHERE run_id = %s", (run_id,)
+        )
+        writer.append(line(run_id, "too late"))
+        told = outcome(writer, run_id)
+        writer.release(run_id)
+    assert isinstance(told.result(10), LeaseLost)
+
+
+def test_a_refused_record_is_told_to_all_who_wait_for_it_and_costs_only_itself(
+    bench: Bench, writer: EventWriter, run_id: RunId
+) -> None:
+    other = bench.start(bench.publish(graph({"one": value(1)})))
+    with bench.connection.transaction():
+        bench.connection.execute(LOCK_RUN, (run_id,))
+        writer.append(line(run_id, "before"))
+        before = outcome(writer, run_id)
+        writer.append(refused(run_id))
+        after, after_too = outcome(writer, run_id), outcome(writer, run_id)
+        writer.append(line(other, "fine"))
+        unconcerned = outcome(writer, other)
+    assert before.result(10) is None
+    assert isinstance(after.result(10), psycopg.DataError)
+    assert isinstance(after_too.result(10), psycopg.DataError)
+    assert unconcerned.result(10) is None
+    assert outcome(writer, run_id).result(0) is None  # it was told
+    assert (stored(bench, run_id), stored(bench, other)) == (["before"], ["fine"])
+
+
+def test_a_refused_record_is_told_to_who_asks_later(writer: EventWriter, run_id: RunId) -> None:
+    writer.append(refused(run_id))
+    writer.flush()
+    with pytest.raises(psycopg.DataError):
+        writer.flush(run_id)
+    writer.flush(run_id)
+
+
 def test_without_redis_events_are_stored_all_the_same(
     bench: Bench, settings: Settings, run_id: RunId
 ) -> None:
@@ -164,7 +264,10 @@ def test_without_a_database_a_flush_says_so_and_keeps_the_events() -> None:
     writer.append(line(RunId("r"), "kept"))
     with pytest.raises(Unavailable):
         writer.flush(timeout=0.3)
+    told = outcome(writer, RunId("r"))
+    assert not told.done()
     writer.close()
+    assert isinstance(told.result(0), Unavailable)
 
 
 def test_a_run_that_is_none_of_ours_is_stored_as_dagster_would(

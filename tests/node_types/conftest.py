@@ -1,5 +1,7 @@
+import asyncio
 import itertools
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,10 +25,17 @@ def context_for() -> ContextFor:
             attempt=1,
             key=f"run/{node}",
             policy=policy,
+            started_at=datetime.now(UTC),
             log=lambda level, message: None,
+            materialize=lambda key, metadata: None,
+            wait=_wait,
         )
 
     return make
+
+
+async def _wait(until: datetime) -> None:
+    await asyncio.sleep((until - datetime.now(UTC)).total_seconds())
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 import node_types
 from graph_defs.catalogue import Catalogue
-from node_types.base import LoopNodeType, ThreadNodeType
+from node_types.base import InlineNodeType, LoopNodeType, ProcessNodeType, ThreadNodeType
 from node_types.data_transform import DataTransform
 from node_types.file_read import FileMissingError
 
@@ -22,6 +22,7 @@ def test_each_file_is_one_node_type() -> None:
         "data.transform": 1,
         "file.read": 1,
         "http.request": 1,
+        "work.compute": 1,
         "work.sleep": 1,
     }
 
@@ -29,7 +30,13 @@ def test_each_file_is_one_node_type() -> None:
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_node_type_says_all_that_is_asked_of_it(name: str) -> None:
     node_type = CATALOGUE[name]
-    assert isinstance(node_type, LoopNodeType if node_type.runs_on == "loop" else ThreadNodeType)
+    kinds = {
+        "inline": InlineNodeType,
+        "loop": LoopNodeType,
+        "thread": ThreadNodeType,
+        "process": ProcessNodeType,
+    }
+    assert isinstance(node_type, kinds[node_type.runs_on])
     assert node_type.effects in {"none", "external"}
     assert node_type.version >= 1
     assert node_type.__doc__
