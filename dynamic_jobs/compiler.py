@@ -7,8 +7,7 @@ order-only dependencies. Values do not travel along edges: a node reads what its
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from dagster import (
     DependencyDefinition,
@@ -28,39 +27,22 @@ from dagster import (
     RetryPolicy,
 )
 from dagster._core.execution.api import create_execution_plan
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.snap import (
-    ExecutionPlanSnapshot,
-    create_execution_plan_snapshot_id,
-    snapshot_from_execution_plan,
-)
 
-from dynamic_jobs import naming
+from dynamic_jobs import compile_order, naming
+from dynamic_jobs.compile_result import CompiledGraph
 from dynamic_jobs.executor import StepExecutor
 from dynamic_jobs.op_body import op_body
 from dynamic_jobs.outputs import OutputIOManager
 from dynamic_jobs.prepared import PreparedGraph, PreparedNode, prepare
 from dynamic_jobs.runtime import NodeRuntime
+from foundation.garbage import collector_paused
 from foundation.ids import GraphId
 from graph_defs.versions import GraphVersion
 from node_types.base import NodeType
 
-_EDGE = "needs"
-
-
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class CompiledGraph:
-    """A version ready to run, as a Dagster job, with the snapshots that its runs refer to."""
-
-    graph: PreparedGraph
-    job: JobDefinition
-    plan: ExecutionPlan
-    plan_snapshot: ExecutionPlanSnapshot
-    plan_snapshot_id: str
-
-    @property
-    def job_snapshot_id(self) -> str:
-        return self.job.get_job_snapshot_id()
+_EDGE: Final = "needs"
+_KEPT_NODES: Final = 100
+"""Nodes for each compiled job that may be kept, over all of them: 10 to 13 kB of memory each."""
 
 
 class Compiler:
@@ -70,6 +52,7 @@ class Compiler:
         self._runtime = runtime
         self._kept: OrderedDict[str, CompiledGraph] = OrderedDict()
         self._lock = threading.Lock()
+        compile_order.install()
 
     def cached(self, graph_version_id: str) -> CompiledGraph | None:
         """The compiled version, where it is at hand."""
@@ -87,20 +70,23 @@ class Compiler:
         compiled = self.cached(version.graph_version_id)
         if compiled is None:
             compiled = self._compile(version)
-            with self._lock:
-                self._kept[version.graph_version_id] = compiled
-                while len(self._kept) > self._runtime.settings.compiled_jobs:
-                    self._kept.popitem(last=False)
+            self._keep(compiled)
         return compiled
 
+    def _keep(self, compiled: CompiledGraph) -> None:
+        most = self._runtime.settings.compiled_jobs
+        with self._lock:
+            self._kept[compiled.graph.version.graph_version_id] = compiled
+            nodes = sum(len(each.graph.nodes) for each in self._kept.values())
+            while len(self._kept) > 1 and (len(self._kept) > most or nodes > most * _KEPT_NODES):
+                _, dropped = self._kept.popitem(last=False)
+                nodes -= len(dropped.graph.nodes)
+
     def _compile(self, version: GraphVersion) -> CompiledGraph:
-        graph = prepare(version, self._runtime.catalogue, self._runtime.evaluator)
-        job = self._job(graph)
-        plan = create_execution_plan(job)
-        snapshot = snapshot_from_execution_plan(plan, job.get_job_snapshot_id())
-        return CompiledGraph(
-            graph, job, plan, snapshot, create_execution_plan_snapshot_id(snapshot)
-        )
+        with collector_paused():
+            graph = prepare(version, self._runtime.catalogue, self._runtime.evaluator)
+            job = self._job(graph)
+            return CompiledGraph(graph, job, create_execution_plan(job))
 
     def _job(self, graph: PreparedGraph) -> JobDefinition:
         version = graph.version
@@ -151,6 +137,7 @@ def _params_resource(graph: PreparedGraph) -> ResourceDefinition:
 def _graph_definition(name: str, graph: PreparedGraph, runtime: NodeRuntime) -> GraphDefinition:
     ops = {node.type.name: node.type for node in graph.nodes.values()}
     definitions = {kind: _op(type_, graph, runtime) for kind, type_ in ops.items()}
+    after = {name: DependencyDefinition(name) for name in graph.nodes}
     return GraphDefinition(
         name=name,
         node_defs=list(definitions.values()),
@@ -158,7 +145,7 @@ def _graph_definition(name: str, graph: PreparedGraph, runtime: NodeRuntime) -> 
             NodeInvocation(
                 definitions[node.type.name].name, alias=node.id, retry_policy=_retry_policy(node)
             ): (
-                {_EDGE: MultiDependencyDefinition([DependencyDefinition(n) for n in node.needs])}
+                {_EDGE: MultiDependencyDefinition([after[need] for need in node.needs])}
                 if node.needs
                 else {}
             )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, LiteralString, cast
 
+import orjson
 from dagster import DagsterEventType, DagsterRun
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.run_coordinator.base import RunCoordinator, SubmitRunContext
@@ -25,11 +26,13 @@ from foundation.settings import Limits
 from graph_defs.params import bind_params
 
 INSERT: Final[LiteralString] = f"""
-WITH queued AS (SELECT 0 AS id) {new_run.INSERT_OURS} ON CONFLICT DO NOTHING
-"""
+WITH {new_run.GIVEN}, queued AS (SELECT run_id, 0 AS id FROM given)
+{new_run.INSERT_OURS} ON CONFLICT DO NOTHING
+"""  # noqa: S608 - made of constants
 
 ENQUEUE_AND_WAKE: Final[LiteralString] = f"""
-WITH enqueued AS ({new_run.ENQUEUE} ON CONFLICT DO NOTHING), touched AS ({new_run.TOUCH_GRAPH})
+WITH {new_run.GIVEN}, enqueued AS ({new_run.ENQUEUE} ON CONFLICT DO NOTHING),
+     touched AS ({new_run.TOUCH_GRAPHS})
 {new_run.WAKE}
 """
 
@@ -100,7 +103,8 @@ class GraphwrightRunCoordinator(RunCoordinator[Any], ConfigurableClass):
                 return False
         return True
 
-    def _values(self, connection: Connection, run: DagsterRun) -> dict[str, Any]:
+    def _values(self, connection: Connection, run: DagsterRun) -> dict[str, str]:
+        """The values of :data:`INSERT` and :data:`ENQUEUE_AND_WAKE`."""
         compiled = compile_version(
             connection,
             TenantId(run.tags[naming.TENANT_TAG]),
@@ -112,7 +116,12 @@ class GraphwrightRunCoordinator(RunCoordinator[Any], ConfigurableClass):
         new = new_run.NewRun(
             RunId(run.run_id), params, trigger={"type": "dagster"}, author="dagster"
         )
-        return new_run.our_values(new, compiled, run.parent_run_id, time.time())
+        row = {
+            **new_run.version_values(compiled.graph.version),
+            **new_run.run_values(new, time.time()),
+            "parent_run_id": run.parent_run_id,
+        }
+        return {"runs": orjson.dumps([row]).decode()}
 
 
 def _params(run: DagsterRun) -> dict[str, Any]:

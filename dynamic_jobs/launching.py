@@ -1,34 +1,79 @@
-"""Accepting triggers: from a published version and an input to a durable, queued run."""
+"""Accepting triggers: from a graph and an input to a durable, queued run.
 
-import asyncio
+A process remembers which version of a graph it saw published. The statement that makes the run also
+checks that it still is, so that a trigger of a known graph is one statement in all, and reads
+neither graph nor document.
+"""
+
+from dataclasses import dataclass
 from datetime import datetime
-from weakref import WeakValueDictionary
 
-from dynamic_jobs.compiler import CompiledGraph, Compiler
+from dynamic_jobs.compiler import Compiler
 from dynamic_jobs.foreign_json import reserved_key_faults
-from dynamic_jobs.new_run import CREATE, NewRun, values_of
+from dynamic_jobs.launchable import Launchable
+from dynamic_jobs.new_run import NewRun
+from dynamic_jobs.readying import KEPT, Readying
+from dynamic_jobs.run_batches import RunBatches
 from dynamic_jobs.runtime import NodeRuntime
 from dynamic_jobs.storage import GraphwrightStorage
 from foundation.database import AsyncPool
-from foundation.errors import Invalid
-from foundation.ids import RunId, new_id
+from foundation.errors import Invalid, TooLarge
+from foundation.ids import RunId, TenantId, new_id
+from foundation.recent import Recent
 from graph_defs.json_values import JsonObject
-from graph_defs.params import bind_params
+from graph_defs.store import GraphStore
 from graph_defs.versions import GraphVersion
 
 
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """What starts a run, and how. ``params`` are as given, and not checked yet."""
+
+    params: JsonObject
+    cause: JsonObject
+    """``{"type": "rest", …}``; expressions see it as ``trigger``."""
+    author: str
+    priority: int = 0
+    not_before: datetime | None = None
+    live: bool = True
+
+
 class RunCreator:
-    """Creates runs. One per process; it shares the process's compiler and Dagster storage."""
+    """Creates runs. One per event loop; it shares its process's compiler and Dagster storage."""
 
     def __init__(
         self, pool: AsyncPool, storage: GraphwrightStorage, compiler: Compiler, runtime: NodeRuntime
     ) -> None:
-        self._pool = pool
-        self._storage = storage
-        self._compiler = compiler
-        self._runtime = runtime
-        self._ready: WeakValueDictionary[str, CompiledGraph] = WeakValueDictionary()
-        """Compiled, and with its snapshots stored; the compiler decides how long it is kept."""
+        self._graphs = GraphStore(pool)
+        self._batches = RunBatches(pool)
+        self._limits = runtime.limits
+        self._versions = Readying(storage, compiler, runtime.settings.code_port)
+        self._published = Recent[tuple[TenantId, str], Launchable](KEPT)
+        """By id or name of a graph, the version that was published when last seen."""
+
+    async def start(self, tenant: TenantId, graph: str, trigger: Trigger) -> RunId:
+        """Queue a run of the published version of the graph of this id or name.
+
+        When this returns, the run is durable.
+
+        Raises:
+            NotFound: there is no such graph.
+            Invalid, TooLarge: ``params`` do not fit the graph's schema; the faults' pointers are
+                below ``/params``.
+            Unavailable: the connection to the database broke, and the run may be there or not.
+        """
+        remembered = self._published.get((tenant, graph))
+        if remembered is not None:
+            try:
+                run_id = await self._create(remembered, trigger, if_published=True)
+            except (Invalid, TooLarge):
+                run_id = None  # perhaps the version that is published by now takes them
+            if run_id is not None:
+                return run_id
+        version = await self._graphs.published(tenant, graph)
+        launchable = await self._versions.ready(version)
+        self._published.keep((tenant, graph), launchable)
+        return await self._create_any(launchable, trigger)
 
     async def create(
         self,
@@ -41,31 +86,34 @@ class RunCreator:
         not_before: datetime | None = None,
         live: bool = True,
     ) -> RunId:
-        """Queue a run of this version. When this returns, the run is durable.
+        """Queue a run of this version, published or not; else as :meth:`start`."""
+        launchable = await self._versions.ready(version)
+        wanted = Trigger(params, trigger, author, priority, not_before, live)
+        return await self._create_any(launchable, wanted)
 
-        ``trigger`` is ``{"type": "rest", …}``; expressions see it as ``trigger``.
+    async def close(self) -> None:
+        """Wait until what was accepted is written."""
+        await self._batches.close()
 
-        Raises:
-            Invalid: ``params`` do not fit the graph's schema; its faults point below ``/params``.
-        """
-        compiled = await self._compiled(version)
-        bound = bind_params(compiled.graph.document.params, params, self._runtime.limits)
+    async def _create_any(self, launchable: Launchable, trigger: Trigger) -> RunId:
+        run_id = await self._create(launchable, trigger, if_published=False)
+        assert run_id is not None
+        return run_id
+
+    async def _create(
+        self, launchable: Launchable, trigger: Trigger, *, if_published: bool
+    ) -> RunId | None:
+        bound = launchable.params.bind(trigger.params, self._limits)
         if faults := reserved_key_faults(bound, ("params",)):
             raise Invalid("The params hold reserved names.", faults)
-        new = NewRun(RunId(new_id()), bound, trigger, author, priority, not_before, live)
-        values = values_of(new, compiled, self._runtime.settings.code_port)
-        async with self._pool.connection() as connection:
-            await connection.execute(CREATE, values)
-        return new.run_id
-
-    async def _compiled(self, version: GraphVersion) -> CompiledGraph:
-        compiled = self._ready.get(version.graph_version_id)
-        if compiled is None:
-            compiled = await asyncio.to_thread(self._prepare, version)
-            self._ready[version.graph_version_id] = compiled
-        return compiled
-
-    def _prepare(self, version: GraphVersion) -> CompiledGraph:
-        compiled = self._compiler.compile(version)
-        self._storage.runs.ensure_snapshots(compiled.job.get_job_snapshot(), compiled.plan_snapshot)
-        return compiled
+        new = NewRun(
+            RunId(new_id()),
+            bound,
+            trigger.cause,
+            trigger.author,
+            trigger.priority,
+            trigger.not_before,
+            trigger.live,
+        )
+        row = launchable.row(new, if_published=if_published)
+        return new.run_id if await self._batches.create(new.run_id, row) else None

@@ -2,9 +2,12 @@
 
 import asyncio
 import multiprocessing
+import os
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -44,7 +47,7 @@ class ProcessPool:
             pool, self._pool = self._pool, None
         if pool is not None:
             for process in multiprocessing.active_children():
-                process.terminate()
+                process.kill()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _started(self) -> ProcessPoolExecutor:
@@ -52,7 +55,12 @@ class ProcessPool:
             if self._pool is None:
                 context = multiprocessing.get_context("forkserver")
                 context.set_forkserver_preload(["node_types.base"])
-                self._pool = ProcessPoolExecutor(self._size, context)
+                resource_tracker.ensure_running()  # it unblocks SIGTERM
+                # SIGTERM to the whole process group is for the worker: what computes may finish.
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+                forkserver.ensure_running()
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                self._pool = ProcessPoolExecutor(self._size, context, initializer=_end_with_parent)
             return self._pool
 
     def _forget(self, broken: ProcessPoolExecutor) -> None:
@@ -60,3 +68,14 @@ class ProcessPool:
             if self._pool is broken:
                 self._pool = None
         broken.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, name="parent", daemon=True).start()

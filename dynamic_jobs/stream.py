@@ -97,12 +97,20 @@ class StreamHub:
         await cancel(*self._tasks)
         await self._feed.aclose()
 
+    async def first_page(self, tenant: TenantId, run_id: RunId, after: int) -> EventPage:
+        """What there is of a run above ``after``, at most ``PAGE_EVENTS`` of it.
+
+        Raises :class:`NotFound`, and :class:`Unavailable` when PostgreSQL does not answer.
+        """
+        return await self._read(tenant, run_id, after)
+
     async def follow(
-        self, tenant: TenantId, run_id: RunId, after: int
+        self, tenant: TenantId, run_id: RunId, after: int, first: EventPage | None = None
     ) -> AsyncGenerator[Sequence[RunEvent]]:
         """Every event of a run with an id above ``after``, in order, each once, as it happens.
 
-        Yields what is there, some events at a time, and returns after the terminal event.
+        Yields what is there, some events at a time, and returns after the terminal event. ``first``
+        is the :meth:`first_page`, where it has been read already.
 
         Raises:
             NotFound: there is no such run, or it is another tenant's.
@@ -110,17 +118,19 @@ class StreamHub:
             ShuttingDown: this process is going away.
             Unavailable: PostgreSQL does not answer.
         """
-        position = after
+        page, position = first, after
         inbox: Inbox | None = None
         with ExitStack() as stack:
             while True:
-                page = await self._read(tenant, run_id, position)
+                if page is None:
+                    page = await self._read(tenant, run_id, position)
                 position = page.last_id
                 if page.events:
                     yield page.events
                 if page.ended:
                     return
-                if page.full:
+                full, page = page.full, None
+                if full:
                     continue
                 if inbox is None:
                     # The history is behind us and the run is this tenant's. Subscribe, and read
@@ -164,6 +174,13 @@ class StreamHub:
             await self._feed.unwatch(channel)
 
     async def _read(self, tenant: TenantId, run_id: RunId, after: int) -> EventPage:
+        # In a task of its own: a server whose client leaves cancels again at every await, also at
+        # the one that gives the connection back, and then the pool may lose it.
+        reading = asyncio.create_task(self._page(tenant, run_id, after))
+        reading.add_done_callback(_seen)
+        return await asyncio.shield(reading)
+
+    async def _page(self, tenant: TenantId, run_id: RunId, after: int) -> EventPage:
         try:
             async with self._pool.connection() as connection:
                 return await read_events(connection, tenant, run_id, after, PAGE_EVENTS)
@@ -213,6 +230,12 @@ class StreamHub:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             _log.error("the task %s broke", task.get_name(), exc_info=error)
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Nobody may be left who takes the task's error; that is no news."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -8,8 +8,8 @@ goes on with them, without repeating what has completed.
 
 import asyncio
 import logging
+import math
 import os
-import signal
 import socket
 import threading
 from pathlib import Path
@@ -53,14 +53,6 @@ RETURNING (
 UNREGISTER: Final[LiteralString] = "DELETE FROM graphwright.workers WHERE worker = %s"
 
 
-def serve(settings: Settings, limits: Limits) -> None:
-    """Work in this process until SIGTERM or SIGINT; a second one does not wait for the runs."""
-    worker = Worker(settings, limits)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: worker.stop())
-    worker.run()
-
-
 class Worker:
     """One worker process. :meth:`run` blocks until :meth:`stop` is called, by a signal say."""
 
@@ -69,6 +61,7 @@ class Worker:
         self._limits = limits
         self._id = new_id()
         self._stops = 0
+        self._patience = settings.drain_seconds
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
@@ -83,6 +76,14 @@ class Worker:
         loop = self._loop
         if loop is not None:
             loop.call_soon_threadsafe(self._wake.set)
+
+    def retire(self) -> None:
+        """Claim nothing more, and stop when the last run has ended, however long that takes."""
+        self._patience = math.inf
+        self.stop()
+
+    def after_run(self) -> None:
+        """Called on the event loop whenever a run has ended or was handed back."""
 
     def run(self) -> None:
         """Claim and execute runs until stopped."""
@@ -172,11 +173,12 @@ class Worker:
     def _ended(self, run: asyncio.Task[None]) -> None:
         self._runs.discard(run)
         self._wake.set()
+        self.after_run()
 
     async def _woken(self, seconds: float) -> bool:
         """Wait at most so long; whether there is a reason to look at once."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
                 await self._wake.wait()
         except TimeoutError:
             return False
@@ -185,9 +187,9 @@ class Worker:
     async def _drain(self, execution: RunExecution) -> None:
         if not self._runs:
             return
-        patience = self._settings.drain_seconds
-        _log.info("stopping: %d runs have %.0f s to finish", len(self._runs), patience)
-        deadline = asyncio.get_running_loop().time() + patience
+        patience = "all the time" if math.isinf(self._patience) else f"{self._patience:g} s"
+        _log.info("stopping: %d runs have %s to finish", len(self._runs), patience)
+        deadline = asyncio.get_running_loop().time() + self._patience
         while self._runs and self._stops < 2:  # a second call of stop() is in a hurry
             left = deadline - asyncio.get_running_loop().time()
             self._wake.clear()

@@ -2,7 +2,7 @@
 
 import logging
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
 _CHATTY = ("httpx", "psycopg.pool")
 
 

@@ -88,6 +88,15 @@ class Settings(BaseSettings):
     http_private: bool = Field(
         default=False, description="Whether `http.request` may call loopback and private addresses."
     )
+    worker_processes: int = Field(
+        default=2, ge=1, description="Worker processes that one `graphwright worker` keeps."
+    )
+    worker_memory_mb: int = Field(
+        default=1024,
+        ge=0,
+        description="Resident memory, in MiB, past which a worker process is replaced by a fresh "
+        "one when its runs have ended; 0 for no bound.",
+    )
     worker_runs: int = Field(
         default=32,
         ge=1,
@@ -115,7 +124,10 @@ class Settings(BaseSettings):
         default=200, ge=1, description="Graphs that the Dagster UI lists as jobs."
     )
     compiled_jobs: int = Field(
-        default=256, ge=1, description="Compiled jobs that one process keeps."
+        default=256,
+        ge=1,
+        description="Compiled jobs that one process keeps; large graphs count by their nodes, "
+        "100 to a job.",
     )
 
     @field_validator("file_roots", mode="before")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from foundation.garbage import collector_paused
 from foundation.settings import Limits
 from graph_defs.catalogue import Catalogue
 from graph_defs.document import GraphDocument
@@ -34,6 +35,13 @@ def admit(
         TooLarge: more bytes than ``limits.max_document_bytes``.
         Invalid: with every fault that was found.
     """
+    with collector_paused():
+        return _admit(source, catalogue, limits, evaluator)
+
+
+def _admit(
+    source: bytes | str, catalogue: Catalogue, limits: Limits, evaluator: Evaluator | None
+) -> Admission:
     reading = read(source, limits)
     faults = list(reading.faults)
     if reading.document is None:

@@ -43,40 +43,56 @@ def check_params_schema(schema: JsonObject, suggester: Suggester) -> list[Fault]
     return faults
 
 
-def bind_params(schema: JsonObject | None, given: Json, limits: Limits) -> JsonObject:
-    """What a run gets as ``params``: ``given`` with defaults filled in, if it fits the schema.
+class ParamsSchema:
+    """A graph's schema of its params, ready for any number of runs.
 
-    Defaults are filled in as :func:`graph_defs.json_schema.fill_defaults` says, before the check.
-    Whole numbers come as int. Without a schema no params are taken. ``schema`` is that of a
-    document that was validated, and is not checked again.
-
-    Raises:
-        TooLarge: more than ``limits.max_params_bytes`` as JSON, before or after that.
-        Invalid: it does not fit, or the check takes too much work; pointers are under ``/params``.
+    ``schema`` is that of a document that was validated, and is not checked again. Without one, no
+    params are taken.
     """
-    faults = check_content(given, limits.max_depth, BASE)
-    if faults:
-        raise _invalid(faults)
-    _check_size(given, limits)
-    if not isinstance(given, dict):
-        raise _invalid([Fault("/params", "wrong_type", "The params must be an object.")])
-    if schema is None:
-        if given:
-            raise _invalid([_unexpected(name) for name in given])
-        return {}
-    index, meter = Index(schema), Meter()
-    try:
-        bound = fill_defaults(schema, normal(given), index, meter)
-        problems = Checker(index, meter).check(schema, bound, BASE)
-    except (TooMuchWorkError, RecursionError) as error:
-        raise _invalid(
-            [Fault("/params", "too_costly", "The params take too much work to check.")]
-        ) from error
-    if problems:
-        raise _invalid(_faults(problems, schema))
-    assert isinstance(bound, dict)
-    _check_size(bound, limits)
-    return bound
+
+    def __init__(self, schema: JsonObject | None) -> None:
+        self._schema = schema
+        self._index = None if schema is None else Index(schema)
+
+    def bind(self, given: Json, limits: Limits) -> JsonObject:
+        """What a run gets as ``params``: ``given`` with defaults filled in, if it fits the schema.
+
+        Defaults are filled in as :func:`graph_defs.json_schema.fill_defaults` says, before the
+        check. Whole numbers come as int.
+
+        Raises:
+            TooLarge: more than ``limits.max_params_bytes`` as JSON, before or after that.
+            Invalid: it does not fit, or the check takes too much work; pointers are under
+                ``/params``.
+        """
+        faults = check_content(given, limits.max_depth, BASE)
+        if faults:
+            raise _invalid(faults)
+        _check_size(given, limits)
+        if not isinstance(given, dict):
+            raise _invalid([Fault("/params", "wrong_type", "The params must be an object.")])
+        if self._schema is None or self._index is None:
+            if given:
+                raise _invalid([_unexpected(name) for name in given])
+            return {}
+        meter = Meter()
+        try:
+            bound = fill_defaults(self._schema, normal(given), self._index, meter)
+            problems = Checker(self._index, meter).check(self._schema, bound, BASE)
+        except (TooMuchWorkError, RecursionError) as error:
+            raise _invalid(
+                [Fault("/params", "too_costly", "The params take too much work to check.")]
+            ) from error
+        if problems:
+            raise _invalid(_faults(problems, self._schema))
+        assert isinstance(bound, dict)
+        _check_size(bound, limits)
+        return bound
+
+
+def bind_params(schema: JsonObject | None, given: Json, limits: Limits) -> JsonObject:
+    """:meth:`ParamsSchema.bind` for one run."""
+    return ParamsSchema(schema).bind(given, limits)
 
 
 def _check_size(params: Json, limits: Limits) -> None:

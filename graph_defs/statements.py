@@ -32,6 +32,7 @@ SELECT v.tenant, v.graph_version_id::text, v.graph_id::text, g.name, v.version,
 """
 
 PUBLISHED_VERSION = _VERSION + "AND v.graph_id = %(graph_id)s AND v.version = g.version"
+PUBLISHED_VERSION_BY_NAME = _VERSION + "AND g.name = %(name)s AND v.version = g.version"
 NUMBERED_VERSION = _VERSION + "AND v.graph_id = %(graph_id)s AND v.version = %(version)s"
 VERSION_BY_ID = _VERSION + "AND v.graph_version_id = %(graph_version_id)s"
 

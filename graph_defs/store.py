@@ -75,17 +75,20 @@ class GraphStore:
 
     async def get(self, tenant: TenantId, graph: str) -> Graph:
         """The graph of this id or name. Raises NotFound."""
-        if _UUID.fullmatch(graph):
-            statement, given = statements.GRAPH_BY_ID, {"tenant": tenant, "graph_id": graph}
-        elif is_graph_name(graph):
-            statement, given = statements.GRAPH_BY_NAME, {"tenant": tenant, "name": graph}
-        else:
-            raise _no_graph(graph)
-        async with self._pool.connection() as connection:
-            row = await _row(connection, statement, given)
-        if row is None:
-            raise _no_graph(graph)
-        return _graph(row)
+        return _graph(
+            await self._find(tenant, graph, statements.GRAPH_BY_ID, statements.GRAPH_BY_NAME)
+        )
+
+    async def published(self, tenant: TenantId, graph: str) -> GraphVersion:
+        """The published version of the graph of this id or name. Raises NotFound."""
+        return _version(
+            await self._find(
+                tenant,
+                graph,
+                statements.PUBLISHED_VERSION,
+                statements.PUBLISHED_VERSION_BY_NAME,
+            )
+        )
 
     async def list(self, tenant: TenantId, limit: int, cursor: str | None = None) -> Page[Graph]:
         """At most ``limit`` graphs, newest first. Raises Invalid for a bad cursor."""
@@ -112,6 +115,21 @@ class GraphStore:
         if row is None:
             raise _no_graph(graph_id, version)
         return _version(row)
+
+    async def _find(
+        self, tenant: TenantId, graph: str, by_id: LiteralString, by_name: LiteralString
+    ) -> DictRow:
+        if _UUID.fullmatch(graph):
+            statement, given = by_id, {"tenant": tenant, "graph_id": graph}
+        elif is_graph_name(graph):
+            statement, given = by_name, {"tenant": tenant, "name": graph}
+        else:
+            raise _no_graph(graph)
+        async with self._pool.connection() as connection:
+            row = await _row(connection, statement, given)
+        if row is None:
+            raise _no_graph(graph)
+        return row
 
 
 def load_version(

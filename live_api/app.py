@@ -24,7 +24,7 @@ from foundation.settings import Limits, Settings
 from graph_defs.catalogue import Catalogue
 from graph_defs.store import GraphStore
 from live_api import graphs, health, runs, streams
-from live_api.auth import signing_key
+from live_api.auth import Verifier, signing_key
 from live_api.dependencies import Services
 from live_api.middleware import BodyLimit, RequestId
 from live_api.openapi import describe
@@ -94,18 +94,20 @@ async def open_services(settings: Settings, limits: Limits) -> AsyncGenerator[Se
         )
         stack.push_async_callback(asyncio.to_thread, storage.event_log_storage.dispose)
         runtime = stack.enter_context(NodeRuntime(settings, limits, catalogue))
+        creator = RunCreator(connections, storage, Compiler(runtime), runtime)
+        stack.push_async_callback(creator.close)
         hub = await stack.enter_async_context(StreamHub(connections, redis))
         yield Services(
             settings=settings,
             limits=limits,
-            key=key,
+            verifier=Verifier(key),
             pool=connections,
             blocking_pool=blocking,
             redis=redis,
             catalogue=catalogue,
             evaluator=runtime.evaluator,
             store=GraphStore(connections),
-            creator=RunCreator(connections, storage, Compiler(runtime), runtime),
+            creator=creator,
             runs=RunStore(connections),
             hub=hub,
             writer=storage.writer,

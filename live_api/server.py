@@ -5,8 +5,10 @@ SIGTERM ─► stop accepting ─► live streams end ─► requests under way 
                               elsewhere)
 """
 
+import gc
 import logging
 import socket
+import sys
 from typing import cast
 
 import uvicorn
@@ -21,6 +23,7 @@ _log = logging.getLogger("uvicorn.error")  # uvicorn sets this one up
 
 _SHUTDOWN_SECONDS = 10
 _BACKLOG = 2_048
+_SWITCH_SECONDS = 0.0005
 
 
 class NotConfigured(GraphwrightError):
@@ -50,7 +53,17 @@ def run(settings: Settings, limits: Limits) -> None:
     app = create_app(settings, limits)
     # Before anything connects: a busy port is the one thing that often goes wrong.
     listener = _listen(settings.api_host, settings.api_port)
+    _settle_interpreter()
     Server(app).run(sockets=[listener])
+
+
+def _settle_interpreter() -> None:
+    """Figures are in docs/adr/0006-api-server.md."""
+    # What is loaded by now stays for good: full collections need not walk all of Dagster each time.
+    gc.collect()
+    gc.freeze()
+    # While a thread compiles a graph, the event loop waits this long for each turn of its own.
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -95,10 +95,10 @@ async def read_run_events(
         page = await _page(parts, caller.tenant, known, int(after), limit)
         return _json_page(page)
     position = event_id_of(last_event_id or after)
-    page = await _page(parts, caller.tenant, known, position, 1)
+    page = await parts.hub.first_page(caller.tenant, known, position)
     if page.ended and not page.events:
         return Response(status_code=204)
-    return EventStream(_frames(parts.hub, caller.tenant, known, position))
+    return EventStream(_frames(parts.hub, caller.tenant, known, position, page))
 
 
 class EventStream(EventSourceResponse):
@@ -123,12 +123,12 @@ class EventStream(EventSourceResponse):
 
 
 async def _frames(
-    hub: StreamHub, tenant: TenantId, run_id: RunId, after: int
+    hub: StreamHub, tenant: TenantId, run_id: RunId, after: int, first: EventPage
 ) -> AsyncGenerator[bytes]:
     """The stream's bytes, a batch of events at a time."""
     yield ServerSentEvent(retry=_RETRY_MILLISECONDS).encode()
     try:
-        async with aclosing(hub.follow(tenant, run_id, after)) as batches:
+        async with aclosing(hub.follow(tenant, run_id, after, first)) as batches:
             async for batch in batches:
                 yield b"".join(map(_frame, batch))
     except GraphwrightError as error:

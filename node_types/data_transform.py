@@ -11,14 +11,17 @@ class Transform(Fields):
     value: JsonValue = Field(description="Any JSON; the expressions inside it are evaluated.")
 
 
-class DataTransform(InlineNodeType[Transform, RootModel[JsonValue]]):
+Value = RootModel[JsonValue]  # made once: to parametrize a model takes longer than to fill it
+
+
+class DataTransform(InlineNodeType[Transform, Value]):
     """Passes on its value; the work is in the expressions, which are evaluated before it runs."""
 
     name = "data.transform"
     version = 1
     effects = "none"
     With = Transform
-    Output = RootModel[JsonValue]
+    Output = Value
 
-    def compute(self, given: Transform) -> RootModel[JsonValue]:
-        return RootModel[JsonValue](given.value)
+    def compute(self, given: Transform) -> Value:
+        return Value(given.value)

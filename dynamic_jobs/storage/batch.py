@@ -8,6 +8,7 @@ import orjson
 
 from dynamic_jobs.events import RunEvent, to_event
 from dynamic_jobs.storage import statements
+from dynamic_jobs.storage.assets import AssetEvent, store_asset_events
 from dynamic_jobs.storage.lease import Lease
 from dynamic_jobs.storage.records import STATUS_OF, TERMINAL_STATUSES, Record, StatusChange
 from foundation.database import Connection
@@ -73,6 +74,7 @@ def write_batch(connection: Connection, batch: Batch) -> None:
         ids = _insert_events(connection, batch, kept)
         for record, event_id in zip(kept, ids, strict=True):
             _follow(batch, record, event_id)
+        store_asset_events(connection, _asset_events(kept, ids))
         _insert_outputs(connection, batch, kept)
         _update_runs(connection, batch)
         _update_dagster_runs(connection, batch, kept)
@@ -114,10 +116,20 @@ def _insert_events(connection: Connection, batch: Batch, records: Sequence[Recor
         [record.event_type for record in records],
         [record.at.replace(tzinfo=None) for record in records],
         [record.step_key for record in records],
+        [record.asset.key if record.asset else None for record in records],
+        [record.asset.partition if record.asset else None for record in records],
     )
     rows = connection.execute(statements.INSERT_EVENTS, columns).fetchall()
     batch.transaction = rows[0]["transaction"]
     return [row["id"] for row in rows]
+
+
+def _asset_events(records: Sequence[Record], ids: Sequence[int]) -> list[AssetEvent]:
+    return [
+        AssetEvent(event_id, record.run_id, record.event, record.at, record.asset, record.check)
+        for record, event_id in zip(records, ids, strict=True)
+        if record.asset is not None or record.check is not None
+    ]
 
 
 def _follow(batch: Batch, record: Record, event_id: int) -> None:

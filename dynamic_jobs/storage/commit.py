@@ -15,7 +15,7 @@ from dynamic_jobs.storage.batch import Batch, write_batch
 from dynamic_jobs.storage.lease import Lease
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record
-from dynamic_jobs.storage.statements import TRANSACTION_STATUS
+from dynamic_jobs.storage.statements import PLAN_ANEW, PLAN_ONCE, TRANSACTION_STATUS
 from foundation.database import Connection, connect
 from foundation.errors import Unavailable
 from foundation.ids import RunId
@@ -23,6 +23,9 @@ from foundation.ids import RunId
 _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+_BATCHES_PER_PLAN: Final = 256
+"""Planning all statements takes about a millisecond, so per batch it costs little then."""
 
 Refusals = dict[int, Exception]
 """Why the record at an index of a batch is not stored."""
@@ -36,6 +39,7 @@ class Committer:
         self._publisher = publisher
         self._closing = closing
         self._connection: Connection | None = None
+        self._batches = 0
 
     def commit(
         self,
@@ -104,6 +108,11 @@ class Committer:
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = connect(self._url)
+            self._connection.execute(PLAN_ONCE)
+            self._batches = 0
+        self._batches += 1
+        if self._batches % _BATCHES_PER_PLAN == 0:
+            self._connection.execute(PLAN_ANEW)
         return self._connection
 
     def _disconnect(self) -> None:

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from dagster import DagsterEventType, DagsterRunStatus, EventLogEntry
+from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus, EventLogEntry
 from dagster._core.events import EVENT_TYPE_TO_PIPELINE_RUN_STATUS, JobFailureData
-from dagster._serdes import serialize_value
 
+from dynamic_jobs.storage.assets import AssetNews, CheckNews, asset_news, check_news
+from dynamic_jobs.storage.serializing import serialize_event
 from foundation.ids import NodeId, RunId
 
 _TERMINAL: Final = {
@@ -58,27 +59,38 @@ class Record:
     status: StatusChange | None = None
     output: tuple[NodeId, str] | None = None
     """A node and its output, as JSON text."""
+    asset: AssetNews | None = None
+    check: CheckNews | None = None
 
     @classmethod
     def of(cls, entry: EventLogEntry, output: tuple[NodeId, str] | None = None) -> "Record":
         at = datetime.fromtimestamp(entry.timestamp, UTC)
         event = entry.dagster_event
+        if event is None:
+            step_key, event_type = entry.step_key, None
+            status, asset, check = None, None, None
+        else:
+            step_key, event_type = event.step_key, event.event_type_value
+            kind = DagsterEventType(event_type)
+            status = _status_change(kind, event, at)
+            asset, check = asset_news(kind, event), check_news(kind, event)
         return cls(
             run_id=RunId(entry.run_id),
-            event=serialize_value(entry),
-            event_type=event.event_type_value if event else None,
+            event=serialize_event(entry),
+            event_type=event_type,
             at=at,
-            step_key=event.step_key if event else entry.step_key,
-            status=_status_change(entry, at),
+            step_key=step_key,
+            status=status,
             output=output,
+            asset=asset,
+            check=check,
         )
 
 
-def _status_change(entry: EventLogEntry, at: datetime) -> StatusChange | None:
-    event = entry.dagster_event
-    if event is None:
-        return None
-    status = EVENT_TYPE_TO_PIPELINE_RUN_STATUS.get(DagsterEventType(event.event_type_value))
+def _status_change(
+    kind: DagsterEventType, event: DagsterEvent, at: datetime
+) -> StatusChange | None:
+    status = EVENT_TYPE_TO_PIPELINE_RUN_STATUS.get(kind)
     if status is None:
         return None
     reason: str | None = None

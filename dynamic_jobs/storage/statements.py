@@ -1,6 +1,15 @@
-"""The SQL of the event writer. Dagster's tables are ``runs``, ``run_tags`` and ``event_logs``."""
+"""The SQL of the event writer. Dagster's tables have no schema before their names."""
 
 from typing import Final, LiteralString
+
+# For each statement PostgreSQL would weigh a plan made for its values against one made for any, and
+# take the former each time: over the partitions of our tables planning costs more than the rest of
+# a batch. What is looked up here is always a few rows by their key.
+PLAN_ONCE: Final[LiteralString] = "SET plan_cache_mode = force_generic_plan"
+
+# A plan that was made on an empty table must not live on while it fills, which it would do until
+# autovacuum first comes by: an index on the tenant alone looks as good then as the primary key.
+PLAN_ANEW: Final[LiteralString] = "DISCARD PLANS"
 
 TENANTS: Final[LiteralString] = """
 SELECT run_id, value AS tenant FROM run_tags
@@ -18,8 +27,12 @@ FOR NO KEY UPDATE OF r
 """
 
 INSERT_EVENTS: Final[LiteralString] = """
-INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key)
-SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamp[], %s::text[])
+INSERT INTO event_logs (
+    run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition
+)
+SELECT * FROM unnest(
+    %b::text[], %b::text[], %b::text[], %b::timestamp[], %b::text[], %b::text[], %b::text[]
+)
 RETURNING id, pg_current_xact_id()::text AS transaction
 """
 
@@ -28,7 +41,7 @@ TRANSACTION_STATUS: Final[LiteralString] = "SELECT pg_xact_status(%s::xid8) AS s
 
 INSERT_OUTPUTS: Final[LiteralString] = """
 INSERT INTO graphwright.node_outputs (tenant, run_id, node, value)
-SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::text[])
+SELECT * FROM unnest(%b::text[], %b::uuid[], %b::text[], %b::text[])
 ON CONFLICT (tenant, run_id, node) DO UPDATE SET value = excluded.value
 """
 
@@ -68,4 +81,74 @@ WITH tagged AS (
     VALUES (%(run_id)s, 'dagster/failure_reason', %(reason)s)
 )
 UPDATE runs SET run_body = %(run_body)s WHERE run_id = %(run_id)s
+"""
+
+# Rows are taken in one order by every writer. `last_materialization` is a serialized
+# `EventLogRecord`, put together here so that the event does not travel twice. The time is given
+# with its zone: Dagster leaves it to the session to drop that, here and when it wipes an asset.
+UPSERT_ASSET_KEYS: Final[LiteralString] = """
+INSERT INTO asset_keys AS a (
+    asset_key, last_materialization, last_run_id, last_materialization_timestamp
+)
+SELECT u.asset_key,
+       '{"__class__": "EventLogRecord", "event_log_entry": ' || e.event
+           || ', "storage_id": ' || e.id || '}',
+       u.last_run_id, u.at
+FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[])
+    AS u (asset_key, event_id, last_run_id, at)
+LEFT JOIN event_logs e ON e.id = u.event_id
+ORDER BY u.asset_key COLLATE "C"
+ON CONFLICT (asset_key) DO UPDATE SET
+    last_materialization = COALESCE(excluded.last_materialization, a.last_materialization),
+    last_run_id = COALESCE(excluded.last_run_id, a.last_run_id),
+    last_materialization_timestamp =
+        COALESCE(excluded.last_materialization_timestamp, a.last_materialization_timestamp)
+"""
+
+INSERT_ASSET_EVENT_TAGS: Final[LiteralString] = """
+INSERT INTO asset_event_tags (event_id, asset_key, key, value, event_timestamp)
+SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::timestamp[])
+"""
+
+INSERT_CHECKS: Final[LiteralString] = """
+INSERT INTO asset_check_executions (
+    asset_key, check_name, partition, run_id, execution_status, evaluation_event,
+    evaluation_event_timestamp, evaluation_event_storage_id, materialization_event_storage_id
+)
+SELECT %(asset_key)s, %(check_name)s, p, %(run_id)s, %(status)s, %(event)s, %(at)s, %(event_id)s,
+       %(materialization_id)s::bigint
+FROM unnest(%(partitions)s::text[]) AS p
+"""
+
+# Into the row of the plan, where there is one.
+EVALUATE_CHECK: Final[LiteralString] = """
+WITH planned AS (
+    UPDATE asset_check_executions SET
+        execution_status = %(status)s,
+        evaluation_event = %(event)s,
+        evaluation_event_timestamp = %(at)s,
+        evaluation_event_storage_id = %(event_id)s,
+        materialization_event_storage_id = %(materialization_id)s::bigint
+    WHERE asset_key = %(asset_key)s AND check_name = %(check_name)s AND run_id = %(run_id)s
+      AND partition IS NOT DISTINCT FROM (%(partitions)s::text[])[1]
+    RETURNING id
+)
+INSERT INTO asset_check_executions (
+    asset_key, check_name, partition, run_id, execution_status, evaluation_event,
+    evaluation_event_timestamp, evaluation_event_storage_id, materialization_event_storage_id
+)
+SELECT %(asset_key)s, %(check_name)s, (%(partitions)s::text[])[1], %(run_id)s, %(status)s,
+       %(event)s, %(at)s, %(event_id)s, %(materialization_id)s::bigint
+WHERE NOT EXISTS (SELECT FROM planned)
+"""
+
+# Bound by SQLAlchemy, hence the colons.
+STORE_SNAPSHOTS: Final[LiteralString] = """
+WITH stored AS (
+    INSERT INTO snapshots (snapshot_id, snapshot_body, snapshot_type)
+    VALUES (:job_id, :job, 'PIPELINE'), (:plan_id, :plan, 'EXECUTION_PLAN')
+    ON CONFLICT DO NOTHING
+)
+INSERT INTO kvs (key, value) VALUES (:key, :ids)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """

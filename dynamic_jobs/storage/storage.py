@@ -4,17 +4,16 @@ A subclass of dagster-postgres's: connections are pooled, what the schema looks 
 and events go through the :class:`EventWriter`. Every read first waits for what this process has
 appended, so that Dagster reads its own writes.
 
-This module knows Dagster's private classes; tests/dynamic_jobs/test_storage.py is their contract.
+This module knows Dagster's private classes; the contract is tests/dynamic_jobs/test_storage_*.py.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ContextManager, Final, cast  # noqa: UP035 - the base class says so too
 
-from dagster import DagsterInstance, EventLogEntry, Field, StringSource
+from dagster import DagsterInstance, EventLogEntry, Field, RunRecord, RunsFilter, StringSource
 from dagster._config.config_schema import UserConfigSchema
-from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
-from dagster._core.snap import ExecutionPlanSnapshot, JobSnap, create_execution_plan_snapshot_id
 from dagster._core.storage.config import PostgresStorageConfig, pg_config
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import (
@@ -30,12 +29,16 @@ from dagster_postgres.utils import (
     set_pg_statement_timeout,
 )
 from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
+from dynamic_jobs import compile_order
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record
+from dynamic_jobs.storage.statements import STORE_SNAPSHOTS
 from dynamic_jobs.storage.writer import EventWriter
 from foundation.database import pinned
+from foundation.ids import RunId
 
 _POOL: Final[Mapping[str, Any]] = {
     "pool_size": 2,
@@ -67,8 +70,12 @@ class _Pooled:
         sqlalchemy_event.listen(self._engine, "connect", limit)
 
     @contextmanager
-    def _read_own_writes(self) -> Any:
-        self.writer.flush()
+    def _read_own_writes(self, *run_ids: str) -> Any:
+        """A connection that sees what this process has appended; if named, to these runs only."""
+        if not run_ids:
+            self.writer.catch_up()
+        for run_id in run_ids:
+            self.writer.catch_up(RunId(run_id))
         with create_pg_connection(self._engine) as connection:
             yield connection
 
@@ -83,22 +90,30 @@ class GraphwrightEventLogStorage(_Pooled, PostgresEventLogStorage):
 
     def store_event(self, event: EventLogEntry) -> None:
         """Store one event: later if this process holds the run, and flushes it; else at once."""
-        if event.dagster_event is not None and (
-            event.dagster_event.event_type in ASSET_EVENTS | ASSET_CHECK_EVENTS
-        ):
-            super().store_event(event)
-            return
-        record = Record.of(event)
-        self.writer.append(record)
-        if self.writer.lease(record.run_id) is None:
-            self.writer.flush(record.run_id)
+        self._store([Record.of(event)])
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        for event in events:
-            self.store_event(event)
+        """Like :meth:`store_event`; failures to materialize are left out, as Dagster has it."""
+        self._store(
+            [
+                Record.of(event)
+                for event in events
+                if event.dagster_event is None
+                or not event.dagster_event.is_asset_failed_to_materialize
+            ]
+        )
+
+    def _store(self, records: Sequence[Record]) -> None:
+        self.writer.append(*records)
+        for run_id in {record.run_id for record in records}:
+            if self.writer.lease(run_id) is None:
+                self.writer.flush(run_id)
 
     def _connect(self) -> ContextManager[Connection]:
         return self._read_own_writes()
+
+    def run_connection(self, run_id: str | None = None) -> ContextManager[Connection]:
+        return self._read_own_writes(run_id) if run_id else self._read_own_writes()
 
     def dispose(self) -> None:
         super().dispose()
@@ -113,9 +128,22 @@ class GraphwrightRunStorage(_Pooled, PostgresRunStorage):
         super().share(engine, writer)
         self._snapshots: set[str] = set()
         self._columns: dict[str, bool] = {}
+        self._asked = threading.local()
 
     def connect(self) -> ContextManager[Connection]:
-        return self._read_own_writes()
+        asked: Sequence[str] = getattr(self._asked, "run_ids", ())
+        return self._read_own_writes(*asked)
+
+    def get_run_records(
+        self, filters: RunsFilter | None = None, *args: Any, **kwargs: Any
+    ) -> Sequence[RunRecord]:
+        """As Dagster does; where runs are named, only their own events are waited for."""
+        # A worker asks for one run while those of a hundred others are being written.
+        self._asked.run_ids = filters.run_ids or () if filters else ()
+        try:
+            return super().get_run_records(filters, *args, **kwargs)
+        finally:
+            self._asked.run_ids = ()
 
     def has_execution_plan_snapshot(self, execution_plan_snapshot_id: str) -> bool:
         return self._has_snapshot_id(execution_plan_snapshot_id)  # the base loads it whole
@@ -131,12 +159,21 @@ class GraphwrightRunStorage(_Pooled, PostgresRunStorage):
     def has_backfill_id_column(self) -> bool:
         return self._has_columns("backfill_id", super().has_backfill_id_column)
 
-    def ensure_snapshots(self, job: JobSnap, plan: ExecutionPlanSnapshot) -> None:
-        """Store both snapshots where they are missing."""
-        if not self.has_job_snapshot(job.snapshot_id):
-            self.add_job_snapshot(job)
-        if not self.has_execution_plan_snapshot(create_execution_plan_snapshot_id(plan)):
-            self.add_execution_plan_snapshot(plan)
+    def store_snapshots(self, key: str, job: tuple[str, bytes], plan: tuple[str, bytes]) -> None:
+        """Store both snapshots, each an id and a compressed text, where they are missing.
+
+        Both ids are noted as the cursor value of ``key``.
+        """
+        values = {
+            "key": key,
+            "ids": f"{job[0]} {plan[0]}",
+            "job_id": job[0],
+            "job": job[1],
+            "plan_id": plan[0],
+            "plan": plan[1],
+        }
+        with create_pg_connection(self._engine) as connection:
+            connection.execute(text(STORE_SNAPSHOTS), values)
 
     def _has_columns(self, name: str, ask: Any) -> bool:
         if name not in self._columns:
@@ -191,6 +228,7 @@ class GraphwrightStorage(DagsterPostgresStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: PostgresStorageConfig
     ) -> "GraphwrightStorage":
+        compile_order.install()  # Dagster's own processes sort steps too, and load this class
         values = cast("Mapping[str, Any]", config_value)
         return cls(
             postgres_url=pg_url_from_config(config_value),

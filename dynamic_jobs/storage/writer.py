@@ -36,8 +36,8 @@ class _Waiter:
 
     target: int
     callback: Committed = field(compare=False)
-    run_id: RunId | None = field(compare=False)
-    lease: Lease | None = field(compare=False)
+    run_id: RunId | None = field(compare=False, default=None)
+    lease: Lease | None = field(compare=False, default=None)
     failure: Exception | None = field(compare=False, default=None)
 
     def tell(self) -> None:
@@ -117,9 +117,14 @@ class EventWriter:
         own error when it refused a record of this run, or :class:`Unavailable` when the process
         stops without a database.
         """
-        waiter = self._wait(run_id, callback)
-        if waiter is not None:
-            waiter.tell()
+        with self._lock:
+            lease = None if run_id is None else self._leases.get(run_id)
+            waiter = _Waiter(self._newest(run_id), callback, run_id, lease)
+            if self._lines_up(waiter):
+                return
+            if run_id is not None:
+                waiter.failure = self._failed.pop(run_id, None)
+        waiter.tell()
 
     def flush(self, run_id: RunId | None = None, timeout: float = 60.0) -> None:
         """Wait until all that was appended so far to a run, or to all, is committed.
@@ -138,11 +143,23 @@ class EventWriter:
             done.set()
 
         self.when_committed(run_id, committed)
-        if not done.wait(timeout):
-            self._forget(committed)
-            raise Unavailable("the database does not take events", hint="is PostgreSQL up?")
+        self._await(done, committed, timeout)
         if failures:
             raise failures[0]
+
+    def catch_up(self, run_id: RunId | None = None, timeout: float = 60.0) -> None:
+        """Wait like :meth:`flush`, for a reader: what became of the records it does not ask."""
+        if threading.current_thread() is self._thread:
+            return
+        done = threading.Event()
+
+        def committed(_: Exception | None) -> None:
+            done.set()
+
+        with self._lock:
+            if not self._lines_up(_Waiter(self._newest(run_id), committed)):
+                return
+        self._await(done, committed, timeout)
 
     def close(self) -> None:
         """Write what is pending and stop."""
@@ -153,23 +170,24 @@ class EventWriter:
             self._thread.join()
         self._committer.close()
 
-    def _wait(self, run_id: RunId | None, callback: Committed) -> _Waiter | None:
-        """Put a waiter in line; given back instead when it has nothing to wait for."""
-        with self._lock:
-            target = self._appended if run_id is None else self._last.get(run_id, 0)
-            lease = None if run_id is None else self._leases.get(run_id)
-            waiter = _Waiter(target, callback, run_id, lease)
-            if target > self._written:
-                heapq.heappush(self._waiters, waiter)
-                return None
-            if run_id is not None:
-                waiter.failure = self._failed.pop(run_id, None)
-            return waiter
+    def _newest(self, run_id: RunId | None) -> int:
+        """The number of the last record to wait for."""
+        return self._appended if run_id is None else self._last.get(run_id, 0)
 
-    def _forget(self, callback: Committed) -> None:
+    def _lines_up(self, waiter: _Waiter) -> bool:
+        """Put it in line, unless there is nothing that it has to wait for."""
+        if waiter.target <= self._written:
+            return False
+        heapq.heappush(self._waiters, waiter)
+        return True
+
+    def _await(self, done: threading.Event, callback: Committed, timeout: float) -> None:
+        if done.wait(timeout):
+            return
         with self._lock:
             self._waiters = [waiter for waiter in self._waiters if waiter.callback is not callback]
             heapq.heapify(self._waiters)
+        raise Unavailable("the database does not take events", hint="is PostgreSQL up?")
 
     def _run(self) -> None:
         while True:

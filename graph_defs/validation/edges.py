@@ -34,18 +34,9 @@ class Edges:
         for name, node in self._nodes.items():
             seen: set[str] = set()
             for index, need in node.needs:
-                at = pointer(("nodes", name, "needs", index))
-                if need in seen:
-                    yield Fault(
-                        at, "duplicate_need", f"`{need}` is listed twice.", "Remove one of them."
-                    )
-                elif need == name:
-                    yield Fault(
-                        at, "self_need", f"`{name}` needs itself.", "Remove it from `needs`."
-                    )
-                elif need not in self._nodes:
-                    hint = suggester.did_you_mean(need, self._nodes)
-                    yield Fault(at, "missing_need", f"There is no node `{need}`.", hint)
+                if need in seen or need == name or need not in self._nodes:
+                    at = pointer(("nodes", name, "needs", index))
+                    yield self._need_fault(at, name, need, suggester, repeated=need in seen)
                 seen.add(need)
         yield from self._check_cycles()
 
@@ -56,14 +47,26 @@ class Edges:
         position = self._components
         return bool(self._ancestors[position[of]] >> position[name] & 1)
 
+    def _need_fault(
+        self, at: str, name: str, need: str, suggester: Suggester, *, repeated: bool
+    ) -> Fault:
+        if repeated:
+            return Fault(at, "duplicate_need", f"`{need}` is listed twice.", "Remove one of them.")
+        if need == name:
+            return Fault(at, "self_need", f"`{name}` needs itself.", "Remove it from `needs`.")
+        hint = suggester.did_you_mean(need, self._nodes)
+        return Fault(at, "missing_need", f"There is no node `{need}`.", hint)
+
     def _check_cycles(self) -> Iterator[Fault]:
         """Shortest cycles, one after the other, each cut where it closes, until none is left.
 
         So whoever breaks every cycle that is named has a graph without cycles; naming all simple
         cycles instead could take for ever, since there may be exponentially many.
         """
-        order = {name: number for number, name in enumerate(self._nodes)}
         pending = [c for c in nx.strongly_connected_components(self._graph) if len(c) > 1]
+        if not pending:
+            return
+        order = {name: number for number, name in enumerate(self._nodes)}
         pending.sort(key=lambda component: min(order[name] for name in component), reverse=True)
         found = work = 0
         graph: nx.DiGraph[str] = nx.DiGraph(self._graph.edges)

@@ -21,8 +21,11 @@ def api(context: typer.Context) -> None:
 
 @app.command()
 def worker(context: typer.Context) -> None:
-    """Execute queued runs in this process, until SIGTERM; then finish or hand back what runs."""
-    from dynamic_jobs.worker import serve
+    """Keep worker processes that execute queued runs, until SIGTERM; what runs then may finish.
+
+    After GRAPHWRIGHT_DRAIN_SECONDS, or at a second SIGTERM or Ctrl-C, it is handed back.
+    """
+    from dynamic_jobs.worker_pool import serve
     from foundation.logs import configure_logs
     from foundation.settings import Limits
     from graphwright.home import enter_dagster_home

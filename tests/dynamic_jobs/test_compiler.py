@@ -110,3 +110,21 @@ def test_versions_are_kept_apart(bench: Bench) -> None:
     assert compiler.compile(first) is not compiler.compile(second)
     assert isinstance(second, GraphVersion)
     assert second.version == 2
+
+
+def test_large_graphs_leave_the_cache_before_it_is_full(bench: Bench) -> None:
+    bench.runtime.settings = bench.settings.model_copy(update={"compiled_jobs": 3})
+    compiler = Compiler(bench.runtime)
+    small = [bench.publish(graph({"one": value(i)}, name=f"small-{i}")) for i in range(4)]
+    for version in small:
+        compiler.compile(version)
+    assert [compiler.cached(each.graph_version_id) is not None for each in small] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    large = bench.publish(graph({f"n{i}": value(i) for i in range(301)}, name="large"))
+    compiler.compile(large)
+    assert compiler.cached(large.graph_version_id) is not None, "the last one stays in any case"
+    assert compiler.cached(small[-1].graph_version_id) is None

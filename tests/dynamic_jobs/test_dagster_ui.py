@@ -203,10 +203,11 @@ def test_the_ui_draws_the_montage_run(bench: Bench, web: Web) -> None:
         browser.close()
 
 
-def test_the_ui_cancels_a_run(bench: Bench, web: Web) -> None:
+@pytest.mark.parametrize(("leave_seconds", "status"), [(3_600, "running"), (1, "waiting")])
+def test_the_ui_cancels_a_run(bench: Bench, web: Web, leave_seconds: float, status: str) -> None:
     version = bench.publish(graph({"wait": {"type": "work.sleep", "with": {"seconds": 60}}}))
     run_id = bench.start(version)
-    with bench.worker():
-        bench.wait_for(run_id, "running")
+    with bench.worker(leave_seconds=leave_seconds):
+        bench.wait_for(run_id, status)
         assert web.ask(TERMINATE, run=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
         assert bench.wait_for(run_id)["status"] == "cancelled"

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
+import anyio
 import pytest
 from dagster import DagsterEventType
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +23,10 @@ from graphwright.embedded import EmbeddedValkey
 from tests.dynamic_jobs.run_rows import ACME, RunRows, entry, line, ran
 
 pytestmark = pytest.mark.anyio
+
+WAITING = """
+SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 
 
 @pytest.fixture
@@ -333,6 +338,29 @@ async def test_who_reads_history_slowly_is_not_cut(
             async for batch in slow:
                 got += batch
         assert got == rows.events
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_read_costs_no_connection(
+    redis: AsyncRedis, database_url: str
+) -> None:
+    """Cancelled as the server cancels: anew at every await, until the stream has ended."""
+    rows = RunRows(database_url)
+    rows.write(entry(DagsterEventType.RUN_ENQUEUED))
+    async with async_pool(database_url, size=1) as pool, StreamHub(pool, redis) as hub:
+        for _ in range(3):
+            with (
+                connect(database_url) as observer,
+                connect(database_url) as other,
+                other.transaction(),
+            ):
+                other.execute("LOCK TABLE graphwright.runs")
+                async with anyio.create_task_group() as group:
+                    group.start_soon(anext, hub.follow(ACME, rows.run_id, 0))
+                    while not observer.execute(WAITING).fetchall():  # noqa: ASYNC110
+                        await asyncio.sleep(0.005)
+                    group.cancel_scope.cancel()
+        async with pool.connection(timeout=10) as connection:
+            await connection.execute("SELECT 1")
 
 
 async def test_other_tenants_and_unknown_runs(hub: StreamHub, database_url: str) -> None:

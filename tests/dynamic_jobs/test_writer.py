@@ -1,12 +1,17 @@
 """The event writer: order, batches, status, the fence, faults."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, LiteralString, cast
+from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -70,6 +75,16 @@ def test_events_are_stored_in_the_order_of_appending(
         writer.append(line(run_id, str(number)))
     writer.flush(run_id)
     assert stored(bench, run_id) == [str(number) for number in range(2_500)]
+
+
+def test_batches_go_on_when_their_plans_are_made_anew(
+    bench: Bench, writer: EventWriter, run_id: RunId
+) -> None:
+    writer.hold(Lease(TENANT, run_id, epoch=0))
+    for number in range(300):
+        writer.append(line(run_id, str(number)))
+        writer.flush(run_id)
+    assert stored(bench, run_id) == [str(number) for number in range(300)]
 
 
 def test_a_batch_is_published_after_its_commit_with_the_event_before_it(
@@ -281,3 +296,70 @@ def test_a_run_that_is_none_of_ours_is_stored_as_dagster_would(
     writer.append(Record.of(entry))
     writer.flush(RunId("foreign-run"))
     assert bench.events(RunId("foreign-run")) == [("ENGINE_EVENT", None)]
+
+
+class Cutting:
+    """PostgreSQL behind a socket of our own, which cuts one connection around a COMMIT."""
+
+    def __init__(self, database_url: str, folder: Path, *, committed: bool) -> None:
+        parts = urlsplit(database_url)
+        query = parse_qs(parts.query)
+        self._real = f"{query['host'][0]}/.s.PGSQL.{query.get('port', ['5432'])[0]}"
+        self._committed = committed
+        self.cuts = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / ".s.PGSQL.5432"))
+        self._listener.listen()
+        changed = urlencode({"host": str(folder)}, quote_via=quote)
+        self.url = urlunsplit(parts._replace(query=changed))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._real)
+                threading.Thread(target=self._to_server, args=(client, server), daemon=True).start()
+
+    def _to_server(self, client: socket.socket, server: socket.socket) -> None:
+        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+        back.start()
+        with suppress(OSError), client, server:
+            while message := client.recv(65_536):
+                if b"COMMIT" in message and not self.cuts:
+                    self.cuts += 1
+                    client.shutdown(socket.SHUT_RDWR)
+                    if self._committed:  # the server hears it, and its answer is lost
+                        server.sendall(message)
+                    server.shutdown(socket.SHUT_WR)
+                    back.join()
+                    return
+                server.sendall(message)
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while message := source.recv(65_536):
+            with suppress(OSError):
+                sink.sendall(message)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_whose_answer_is_lost_is_stored_once(
+    bench: Bench, run_id: RunId, committed: bool
+) -> None:
+    with TemporaryDirectory(prefix="gw-") as folder:  # short, for the socket
+        proxy = Cutting(bench.settings.database_url, Path(folder), committed=committed)
+        writer = EventWriter(proxy.url, Publisher(""))
+        writer.hold(Lease(TENANT, run_id, epoch=0))
+        writer.append(line(run_id, "once"))
+        writer.flush(run_id)
+        writer.close()
+        proxy.close()
+    assert proxy.cuts == 1
+    assert stored(bench, run_id) == ["once"]

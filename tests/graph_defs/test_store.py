@@ -162,6 +162,21 @@ async def test_unknown_version(store: GraphStore) -> None:
         await store.version(ACME, graph.graph_id, 2)
 
 
+async def test_published_version_by_id_and_by_name(store: GraphStore) -> None:
+    graph, _ = await apply(store, document())
+    await apply(store, document(value=2))
+    second = await store.version(ACME, graph.graph_id, 2)
+    for known in ("digest", graph.graph_id):
+        assert await store.published(ACME, known) == second
+        with pytest.raises(NotFound):
+            await store.published(OTHER, known)
+    await apply(store, document())
+    assert (await store.published(ACME, "digest")).version == 1
+    for unknown in ("other", new_id(), "No name", ""):
+        with pytest.raises(NotFound):
+            await store.published(ACME, unknown)
+
+
 async def test_load_version_for_a_worker(store: GraphStore, database_url: str) -> None:
     graph, _ = await apply(store, document())
     expected = await store.version(ACME, graph.graph_id)

@@ -20,6 +20,7 @@ from live_api.auth import (
     SCOPES,
     SigningKey,
     SigningKeyError,
+    Verifier,
     issue_token,
     signing_key,
     verify,
@@ -119,6 +120,29 @@ def test_bad_token(forge: Forge) -> None:
     token = forge(KEY)
     with pytest.raises(Unauthenticated):
         verify(KEY, token)
+
+
+def test_a_verifier_remembers_no_longer_than_a_token_is_good() -> None:
+    verifier = Verifier(KEY)
+    token = signed(KEY)
+    caller = verifier.verify(token)
+    assert verifier.verify(token) is caller
+    nearly = signed(KEY, exp=int(time.time()) - 4)  # clocks may differ by 5 s
+    time.sleep(max(0, verifier.verify(nearly).expires_at - time.time()))
+    with pytest.raises(Unauthenticated, match="expired"):
+        verifier.verify(nearly)
+
+
+def test_a_verifier_refuses_as_before_what_resembles_a_token_that_it_knows() -> None:
+    verifier = Verifier(KEY)
+    token = signed(KEY)
+    verifier.verify(token)
+    for forge in FORGERIES.values():
+        with pytest.raises(Unauthenticated):
+            verifier.verify(forge(KEY))
+    for other in (token[:-1], f"{token} ", token.upper()):
+        with pytest.raises(Unauthenticated):
+            verifier.verify(other)
 
 
 @given(strategies.text(), strategies.integers(0, 300))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
@@ -166,6 +167,8 @@ async def _use_graphs(store: GraphStore) -> None:
     await store.list(TENANT, 20, first.next_cursor)
     graph = await store.get(TENANT, first.items[0].name)
     await store.get(TENANT, graph.graph_id)
+    for known in (graph.graph_id, graph.name):
+        await store.published(TENANT, known)
     await store.version(TENANT, graph.graph_id)
     await store.version(TENANT, graph.graph_id, 1)
     for value in (1, 2):
@@ -199,20 +202,16 @@ def _sent_by_threads(run_id: RunId) -> list[Sent]:
     """What goes over connections that note nothing, and what makes a run, with fitting values."""
     new = new_id()
     version = {"tenant": TENANT, "graph_version_id": new}
-    values: dict[str, Any] = {
+    row: dict[str, Any] = {
         **version,
         **dict.fromkeys(("run_id", "sort_id", "graph_id"), new),
         **dict.fromkeys(("trigger", "params", "run_body", "event"), "{}"),
-        **dict.fromkeys(("author", "job_name"), "x"),
-        **{name: [] for name in ("tag_keys", "tag_values")},
-        **dict.fromkeys(("parent_run_id", "not_before", "job_snapshot_id")),
-        **{name: datetime.now(UTC) for name in ("created_at", "at")},
-        "priority": 0,
-        "live": True,
+        **dict.fromkeys(("author", "job_name", "graph"), "x"),
+        **{"tags": {}, "created_at": datetime.now(UTC), "priority": 0, "published": 1},
     }
     return [
         Sent(VERSION_BY_ID, version),
-        Sent(new_run.CREATE, values),
+        Sent(new_run.CREATE, {"runs": orjson.dumps([row]).decode()}),
         Sent(control.STATUS, {"tenant": TENANT, "run_id": run_id}),
         Sent(control.DEQUEUE, (run_id,)),
         Sent(control.NOTIFY, (run_id,)),

@@ -1,5 +1,6 @@
 """Starting, listing, reading and cancelling runs over HTTP."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,12 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dagster loads a run's job by its code pointer, which finds the database like any process."""
     for name, text in dagster_environment(settings).items():
         monkeypatch.setenv(name, text)
+
+
+WAITING = """
+SELECT pid FROM pg_locks WHERE NOT granted
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 def publish(client: httpx.Client, name: str = "digest") -> dict[str, Any]:
@@ -128,6 +135,41 @@ def test_not_before(client: httpx.Client) -> None:
     answer = start(client, not_before="2090-01-01T00:00:00+02:00")
     run = client.get(answer.headers["Location"]).json()
     assert run["not_before"] == "2089-12-31T22:00:00Z"
+
+
+def test_the_version_that_is_published_now_runs(client: httpx.Client) -> None:
+    publish(client)
+    runs = [start(client)]
+    client.post("/api/v1/graphs", json=document("digest")).raise_for_status()  # takes no params
+    runs += [start(client)]
+    assert pointers(start(client, params={"n": 1})) == ["/params/n"]
+    publish(client)
+    runs += [start(client, params={"n": 1})]
+    versions = [client.get(run.headers["Location"]).json()["version"] for run in runs]
+    assert versions == [1, 2, 1]
+
+
+def test_a_run_that_may_or_may_not_be_there(client: httpx.Client, settings: Settings) -> None:
+    publish(client)
+    start(client)
+    with (
+        ThreadPoolExecutor(1) as threads,
+        connect(settings.database_url) as other,
+        other.transaction(),
+    ):
+        other.execute("LOCK TABLE graphwright.run_queue IN ACCESS EXCLUSIVE MODE")
+        asked = threads.submit(start, client)
+        while not (rows := other.execute(WAITING).fetchall()):
+            assert not asked.done()
+        other.execute("SELECT pg_terminate_backend(%s)", [rows[0]["pid"]])
+        answer = asked.result()
+    assert answer.status_code == 503
+    problem = answer.json()
+    assert problem["code"] == "unavailable"
+    assert problem["run_id"] in problem["hint"]
+    assert client.get(f"/api/v1/runs/{problem['run_id']}").status_code == 404
+    assert len(client.get("/api/v1/runs").json()["items"]) == 1
+    assert start(client).status_code == 202
 
 
 def test_lists(client: httpx.Client) -> None:
