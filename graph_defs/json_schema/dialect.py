@@ -8,8 +8,6 @@ the schema and never loop without going deeper into the value.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-import networkx as nx
-
 from foundation.errors import Fault
 from graph_defs.json_schema.checking import Checker
 from graph_defs.json_schema.defaults import fill_defaults
@@ -205,6 +203,8 @@ def _check_pattern(pattern: str, at: str, meter: Meter) -> Iterator[Fault]:
 
 def _find_loops(index: Index, base: Path) -> Iterator[Fault]:
     """Schemas that apply themselves to the same value again, without end."""
+    import networkx as nx  # here, for a worker never gets here, and it takes 12 MB
+
     graph: nx.DiGraph[str] = nx.DiGraph()
     for place, schema in index.places.items():
         if isinstance(schema, bool):

@@ -1,15 +1,21 @@
-"""What nodes need: whether it is there, what waits for itself, and what is upstream of what."""
+"""What nodes need: whether it is there, what waits for itself, and what is upstream of what.
+
+networkx is imported where it is used: it takes 12 MB, and a worker, which only executes graphs,
+never gets there.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from foundation.errors import Fault
 from graph_defs.json_values import pointer
 from graph_defs.suggestions import Suggester
 from graph_defs.validation.outline import NodeOutline
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 MAX_CYCLES = 100
 MAX_NAMED = 200
@@ -21,6 +27,8 @@ class Edges:
     """The needs of a graph's nodes."""
 
     def __init__(self, nodes: Mapping[str, NodeOutline]) -> None:
+        import networkx as nx
+
         self._nodes = nodes
         self._graph: nx.DiGraph[str] = nx.DiGraph()
         self._graph.add_nodes_from(nodes)
@@ -63,6 +71,8 @@ class Edges:
         So whoever breaks every cycle that is named has a graph without cycles; naming all simple
         cycles instead could take for ever, since there may be exponentially many.
         """
+        import networkx as nx
+
         pending = [c for c in nx.strongly_connected_components(self._graph) if len(c) > 1]
         if not pending:
             return
@@ -97,6 +107,8 @@ class Edges:
     @cached_property
     def _components(self) -> dict[str, int]:
         """Each node's strongly connected component, numbered in topological order."""
+        import networkx as nx
+
         components = list(nx.strongly_connected_components(self._graph))  # sinks come first
         last = len(components) - 1
         return {name: last - number for number, c in enumerate(components) for name in c}
