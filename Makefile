@@ -7,6 +7,8 @@ UV         := $(shell command -v uv || echo .uv/bin/uv)
 RUN        := .venv/bin
 ARGS       ?=
 DETACH     ?=
+ONLY       ?=
+PEERS      ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test soak lint types audit bench format
@@ -38,8 +40,8 @@ audit: .venv/.stamp ## Look the locked dependencies up among known vulnerabiliti
 	$(UV) export --frozen --no-emit-project --quiet --output-file .venv/requirements.txt
 	$(RUN)/pip-audit --requirement .venv/requirements.txt --require-hashes --disable-pip
 
-bench: .venv/.stamp ## Run the benchmarks in bench/; ARGS="NAME…" chooses
-	$(RUN)/python -m bench $(ARGS)
+bench: .venv/.stamp ## Run the benchmarks; ONLY=name,… chooses, PEERS=all|none|name,… says beside whom
+	$(RUN)/python -m bench $(ONLY) $(if $(PEERS),--peers $(PEERS))
 
 format: .venv/.stamp ## Format the code and apply safe fixes
 	$(RUN)/ruff check --fix .

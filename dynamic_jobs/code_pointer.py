@@ -11,8 +11,8 @@ from dagster._core.code_pointer import CustomPointer, ModuleCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 
 import node_types
-from dynamic_jobs.compiler import CompiledGraph, Compiler
-from dynamic_jobs.runtime import NodeRuntime
+from dynamic_jobs.compiling.compiler import CompiledGraph, Compiler
+from dynamic_jobs.executing.runtime import NodeRuntime
 from foundation.database import Connection, connect
 from foundation.ids import GraphVersionId, TenantId
 from foundation.settings import Limits, Settings

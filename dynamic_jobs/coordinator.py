@@ -15,9 +15,10 @@ from dagster._config.config_schema import UserConfigSchema
 from dagster._core.run_coordinator.base import RunCoordinator, SubmitRunContext
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from dynamic_jobs import naming, new_run
+from dynamic_jobs import naming
 from dynamic_jobs.code_pointer import compile_version
 from dynamic_jobs.control import cancel, run_record
+from dynamic_jobs.creating import new_run
 from dynamic_jobs.storage import event_storage_of
 from foundation.database import Connection, connect
 from foundation.errors import Conflict, Invalid

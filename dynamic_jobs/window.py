@@ -10,8 +10,8 @@ from typing import AbstractSet, Final, LiteralString  # noqa: UP035 - as in the 
 
 from dagster import JobDefinition, RepositoryData, ResourceDefinition
 
-from dynamic_jobs.compiler import Compiler
-from dynamic_jobs.prepared import NodeTypeUnavailable
+from dynamic_jobs.compiling.compiler import Compiler
+from dynamic_jobs.compiling.prepared import NodeTypeUnavailable
 from foundation.database import Connection
 from foundation.ids import GraphVersionId, TenantId
 from graph_defs.store import load_version

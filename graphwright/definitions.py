@@ -5,9 +5,9 @@ from typing import Any
 from dagster import repository  # pyright: ignore[reportUnknownVariableType]
 
 import node_types
-from dynamic_jobs.compiler import Compiler
+from dynamic_jobs.compiling.compiler import Compiler
+from dynamic_jobs.executing.runtime import NodeRuntime
 from dynamic_jobs.naming import REPOSITORY
-from dynamic_jobs.runtime import NodeRuntime
 from dynamic_jobs.window import WindowRepository
 from foundation.database import connect
 from foundation.settings import Limits, Settings

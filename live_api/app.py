@@ -12,12 +12,12 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
 import node_types
-from dynamic_jobs.compiler import Compiler
-from dynamic_jobs.launching import RunCreator
-from dynamic_jobs.runs import RunStore
-from dynamic_jobs.runtime import NodeRuntime
+from dynamic_jobs.compiling.compiler import Compiler
+from dynamic_jobs.creating.launching import RunCreator
+from dynamic_jobs.executing.runtime import NodeRuntime
+from dynamic_jobs.reading.runs import RunStore
+from dynamic_jobs.reading.stream import StreamHub
 from dynamic_jobs.storage import GraphwrightStorage
-from dynamic_jobs.stream import StreamHub
 from foundation.database import async_pool, pool
 from foundation.redis import async_redis
 from foundation.settings import Limits, Settings

@@ -20,10 +20,10 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 
-from dynamic_jobs.launching import RunCreator
-from dynamic_jobs.runs import RunStore
+from dynamic_jobs.creating.launching import RunCreator
+from dynamic_jobs.reading.runs import RunStore
+from dynamic_jobs.reading.stream import StreamHub
 from dynamic_jobs.storage import EventWriter
-from dynamic_jobs.stream import StreamHub
 from foundation.database import AsyncPool, Pool
 from foundation.errors import Unauthenticated
 from foundation.redis import AsyncRedis

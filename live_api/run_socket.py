@@ -15,9 +15,9 @@ import orjson
 from fastapi import APIRouter, Depends, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from dynamic_jobs.event_log import BadEventId, event_id_of, run_id_of
-from dynamic_jobs.stream import ShuttingDown, StreamHub, cancel
-from dynamic_jobs.stream_tail import SlowClient
+from dynamic_jobs.reading.event_log import BadEventId, event_id_of, run_id_of
+from dynamic_jobs.reading.stream import ShuttingDown, StreamHub, cancel
+from dynamic_jobs.reading.stream_tail import SlowClient
 from foundation.errors import Forbidden, GraphwrightError, NotFound, Unauthenticated, Unavailable
 from foundation.ids import RunId, TenantId
 from live_api.dependencies import Services, bearer_subprotocol, require_websocket, services

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query, Response, status
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from dynamic_jobs.control import cancel
-from dynamic_jobs.event_log import run_id_of
-from dynamic_jobs.launching import Trigger
-from dynamic_jobs.runs import NodeStatus, RunStatus
+from dynamic_jobs.creating.launching import Trigger
+from dynamic_jobs.reading.event_log import run_id_of
+from dynamic_jobs.reading.runs import NodeStatus, RunStatus
 from foundation.ids import NodeId, RunId
 from foundation.paging import decode_cursor, encode_cursor
 from live_api.auth import Principal

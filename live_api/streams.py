@@ -16,9 +16,9 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from dynamic_jobs.event_log import EVENT_ID, EventPage, event_id_of, read_events, run_id_of
-from dynamic_jobs.events import RunEvent
-from dynamic_jobs.stream import StreamHub
+from dynamic_jobs.reading.event_log import EVENT_ID, EventPage, event_id_of, read_events, run_id_of
+from dynamic_jobs.reading.events import RunEvent
+from dynamic_jobs.reading.stream import StreamHub
 from foundation.errors import GraphwrightError
 from foundation.ids import RunId, TenantId
 from live_api import run_socket

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import orjson
 
-from dynamic_jobs.events import RunEvent, to_event
+from dynamic_jobs.reading.events import RunEvent, to_event
 from dynamic_jobs.storage import statements
 from dynamic_jobs.storage.assets import AssetEvent, store_asset_events
 from dynamic_jobs.storage.lease import Lease

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 from redis.exceptions import RedisError
 
-from dynamic_jobs.events import RunEvent, channel_of
+from dynamic_jobs.reading.events import RunEvent, channel_of
 from foundation.ids import RunId
 from foundation.redis import sync_redis
 

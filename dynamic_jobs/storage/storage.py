@@ -32,7 +32,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
-from dynamic_jobs import compile_order
+from dynamic_jobs.compiling import order as compile_order
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record
 from dynamic_jobs.storage.statements import STORE_SNAPSHOTS

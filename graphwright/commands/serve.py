@@ -25,7 +25,7 @@ def worker(context: typer.Context) -> None:
 
     After GRAPHWRIGHT_DRAIN_SECONDS, or at a second SIGTERM or Ctrl-C, it is handed back.
     """
-    from dynamic_jobs.worker_pool import serve
+    from dynamic_jobs.workers.worker_pool import serve
     from foundation.logs import configure_logs
     from foundation.settings import Limits
     from graphwright.home import enter_dagster_home

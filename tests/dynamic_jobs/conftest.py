@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import pytest
 
 import node_types
-from dynamic_jobs.compiler import Compiler
-from dynamic_jobs.launching import RunCreator
-from dynamic_jobs.runtime import NodeRuntime
+from dynamic_jobs.compiling.compiler import Compiler
+from dynamic_jobs.creating.launching import RunCreator
+from dynamic_jobs.executing.runtime import NodeRuntime
 from dynamic_jobs.storage import GraphwrightStorage
-from dynamic_jobs.worker import Worker
+from dynamic_jobs.workers.worker import Worker
 from foundation.database import AsyncPool, Connection, async_pool, connect
 from foundation.ids import RunId, TenantId
 from foundation.settings import Limits, Settings

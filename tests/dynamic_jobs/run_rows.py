@@ -18,7 +18,7 @@ from dagster._serdes import serialize_value
 from dagster._utils.error import SerializableErrorInfo
 from psycopg.types.json import Jsonb
 
-from dynamic_jobs.events import RunEvent, channel_of, to_event
+from dynamic_jobs.reading.events import RunEvent, channel_of, to_event
 from foundation.database import Connection, connect
 from foundation.ids import RunId, TenantId, new_id
 from foundation.redis import sync_redis

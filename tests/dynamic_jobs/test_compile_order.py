@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import node_types
-from dynamic_jobs import compile_order
-from dynamic_jobs.compiler import CompiledGraph, Compiler
-from dynamic_jobs.runtime import NodeRuntime
+from dynamic_jobs.compiling import order as compile_order
+from dynamic_jobs.compiling.compiler import CompiledGraph, Compiler
+from dynamic_jobs.executing.runtime import NodeRuntime
 from foundation.ids import GraphId, GraphVersionId
 from foundation.settings import Limits, Settings
 from graph_defs.catalogue import Catalogue

@@ -7,9 +7,9 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from dynamic_jobs.code_pointer import pointer_to
-from dynamic_jobs.compiler import Compiler
+from dynamic_jobs.compiling.compiler import Compiler
+from dynamic_jobs.executing.walk import GraphWalk
 from dynamic_jobs.naming import job_name
-from dynamic_jobs.walk import GraphWalk
 from foundation.ids import NodeId
 from graph_defs.versions import GraphVersion
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value

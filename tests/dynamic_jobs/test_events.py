@@ -21,7 +21,7 @@ from dagster._core.execution.plan.objects import ErrorSource, StepFailureData, S
 from dagster._serdes import serialize_value
 from dagster._utils.error import SerializableErrorInfo
 
-from dynamic_jobs.events import (
+from dynamic_jobs.reading.events import (
     ATTEMPT_TAG,
     PUBLISHED_DAGSTER_TYPES,
     EventType,

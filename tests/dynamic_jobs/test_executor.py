@@ -11,8 +11,8 @@ from dagster import AssetKey, DagsterInstance
 
 import node_types
 from dynamic_jobs.control import cancel
-from dynamic_jobs.event_log import read_events
-from dynamic_jobs.runs import RunStore
+from dynamic_jobs.reading.event_log import read_events
+from dynamic_jobs.reading.runs import RunStore
 from dynamic_jobs.storage import event_storage_of
 from foundation.database import AsyncPool
 from foundation.ids import RunId

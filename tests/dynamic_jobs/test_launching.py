@@ -15,11 +15,11 @@ from hypothesis import given, strategies
 from psycopg_pool import PoolTimeout
 
 from dynamic_jobs import naming
-from dynamic_jobs.compiler import Compiler
-from dynamic_jobs.launchable import Launchable
-from dynamic_jobs.launching import RunCreator, Trigger
-from dynamic_jobs.new_run import WAKE_CHANNEL, NewRun, dagster_run, enqueued
-from dynamic_jobs.run_batches import RunBatches
+from dynamic_jobs.compiling.compiler import Compiler
+from dynamic_jobs.creating.launchable import Launchable
+from dynamic_jobs.creating.launching import RunCreator, Trigger
+from dynamic_jobs.creating.new_run import WAKE_CHANNEL, NewRun, dagster_run, enqueued
+from dynamic_jobs.creating.run_batches import RunBatches
 from foundation.database import AsyncPool, async_pool, connect
 from foundation.errors import Invalid, NotFound, Unavailable
 from foundation.ids import GraphId, GraphVersionId, RunId, TenantId, new_id

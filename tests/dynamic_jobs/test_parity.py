@@ -14,7 +14,7 @@ from dagster import (
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
-from dynamic_jobs.compiler import Compiler
+from dynamic_jobs.compiling.compiler import Compiler
 from foundation.ids import RunId
 from graph_defs.versions import GraphVersion
 from tests.dynamic_jobs.conftest import Bench, graph, value

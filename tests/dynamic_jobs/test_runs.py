@@ -11,8 +11,8 @@ from dagster import DagsterEventType
 from dagster._core.execution.plan.objects import ErrorSource, StepFailureData, StepRetryData
 from dagster._utils.error import SerializableErrorInfo
 
-from dynamic_jobs import event_log, runs
-from dynamic_jobs.runs import RunStatus, RunStore
+from dynamic_jobs.reading import event_log, runs
+from dynamic_jobs.reading.runs import RunStatus, RunStore
 from foundation.database import AsyncPool, async_pool, connect
 from foundation.errors import NotFound
 from foundation.ids import GraphId, NodeId, RunId, TenantId, new_id

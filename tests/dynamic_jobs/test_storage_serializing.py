@@ -46,7 +46,7 @@ from dagster._utils.error import SerializableErrorInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_jobs import step_events
+from dynamic_jobs.executing import step_events
 from dynamic_jobs.storage.serializing import serialize_event
 from foundation.errors import GraphwrightError
 

@@ -11,10 +11,10 @@ from dagster import DagsterEventType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dynamic_jobs.event_log import read_events
-from dynamic_jobs.events import RunEvent, channel_of
-from dynamic_jobs.stream import ShuttingDown, StreamHub, cancel
-from dynamic_jobs.stream_tail import SlowClient
+from dynamic_jobs.reading.event_log import read_events
+from dynamic_jobs.reading.events import RunEvent, channel_of
+from dynamic_jobs.reading.stream import ShuttingDown, StreamHub, cancel
+from dynamic_jobs.reading.stream_tail import SlowClient
 from foundation.database import AsyncPool, async_pool, connect
 from foundation.errors import NotFound
 from foundation.ids import RunId, TenantId, new_id

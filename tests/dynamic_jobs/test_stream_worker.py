@@ -4,10 +4,10 @@ import asyncio
 from contextlib import aclosing
 from typing import Any
 
-from dynamic_jobs.event_log import read_events
-from dynamic_jobs.events import RunEvent
-from dynamic_jobs.runs import RunStore
-from dynamic_jobs.stream import StreamHub
+from dynamic_jobs.reading.event_log import read_events
+from dynamic_jobs.reading.events import RunEvent
+from dynamic_jobs.reading.runs import RunStore
+from dynamic_jobs.reading.stream import StreamHub
 from foundation.database import async_pool
 from foundation.ids import RunId
 from foundation.redis import async_redis

@@ -23,7 +23,7 @@ SPAWNED = (
     "-c",
     "from foundation.logs import configure_logs\n"
     "from foundation.settings import Limits, Settings\n"
-    "from dynamic_jobs.worker_pool import serve\n"
+    "from dynamic_jobs.workers.worker_pool import serve\n"
     "configure_logs()\n"
     "serve(Settings(), Limits(), 'spawn')",
 )
@@ -269,7 +269,7 @@ def test_workers_that_are_replaced_all_the_time_lose_no_run(bench: Bench) -> Non
 
 PREFORK = """
 import logging, os, threading
-from dynamic_jobs.prefork import Prefork
+from dynamic_jobs.workers.prefork import Prefork
 from foundation.ids import new_id
 logging.basicConfig(level=logging.INFO)
 def main(link):

@@ -20,7 +20,7 @@ from dagster import DagsterEvent, DagsterEventType, EventLogEntry
 from dagster._core.events import EngineEventData
 
 from dynamic_jobs.control import run_record
-from dynamic_jobs.events import channel_of
+from dynamic_jobs.reading.events import channel_of
 from dynamic_jobs.storage import EventWriter, Lease, LeaseLost
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record

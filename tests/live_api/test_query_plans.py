@@ -22,10 +22,11 @@ from psycopg_pool import AsyncConnectionPool
 
 import graph_defs
 import live_api
-from dynamic_jobs import control, new_run
-from dynamic_jobs.event_log import READ, read_events
-from dynamic_jobs.runs import RunStore
-from dynamic_jobs.stream import NEWS
+from dynamic_jobs import control
+from dynamic_jobs.creating import new_run
+from dynamic_jobs.reading.event_log import READ, read_events
+from dynamic_jobs.reading.runs import RunStore
+from dynamic_jobs.reading.stream import NEWS
 from foundation.database import Connection, connect
 from foundation.errors import NotFound
 from foundation.ids import NodeId, RunId, TenantId, new_id
@@ -41,10 +42,10 @@ SMALL = {"migrations", "workers"}
 
 QUERY_MODULES = [
     "dynamic_jobs.control",
-    "dynamic_jobs.event_log",
-    "dynamic_jobs.new_run",
-    "dynamic_jobs.runs",
-    "dynamic_jobs.stream",
+    "dynamic_jobs.reading.event_log",
+    "dynamic_jobs.creating.new_run",
+    "dynamic_jobs.reading.runs",
+    "dynamic_jobs.reading.stream",
 ]
 """Besides everything in graph_defs and live_api."""
 

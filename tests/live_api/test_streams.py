@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from dynamic_jobs.events import channel_of
+from dynamic_jobs.reading.events import channel_of
 from foundation.ids import new_id
 from foundation.redis import sync_redis
 from foundation.settings import Limits, Settings

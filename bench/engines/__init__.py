@@ -1,0 +1,1 @@
+"""The seam between a question and what is measured: ``base`` says what an engine can be asked."""

@@ -1,0 +1,1 @@
+"""From a trigger to a durable, queued run: templates by version, group commit."""

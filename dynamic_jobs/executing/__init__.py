@@ -1,0 +1,1 @@
+"""Running a graph: the step executor, the nodes, and the events that they leave."""

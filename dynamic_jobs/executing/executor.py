@@ -1,0 +1,260 @@
+"""The step executor: a Dagster ``Executor`` that runs ready nodes concurrently in this process.
+
+It walks the graph and writes its events; nodes run where their type says. In a warm worker it runs
+on the event loop itself: while nothing is to be done it yields ``SUSPENDED``, and is continued when
+something happens, so a run under way holds no thread. Elsewhere it blocks its thread meanwhile.
+
+A node with external effects starts only when everything upstream, and its own start, are committed.
+"""
+
+import time
+from collections.abc import Generator, Iterator
+from typing import Any, Final
+
+from dagster import DagsterEvent, DagsterEventType, DagsterRun, Executor
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import EngineEventData
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
+
+from dynamic_jobs.compiling.prepared import PreparedGraph
+from dynamic_jobs.executing.active import ActiveRun, Finished, Look, Message, read_active
+from dynamic_jobs.executing.attempts import Attempt, Attempts
+from dynamic_jobs.executing.nodes import NodeOutput, may_pass
+from dynamic_jobs.executing.outputs import adopt_outputs
+from dynamic_jobs.executing.progress import Progress, read_progress
+from dynamic_jobs.executing.run_log import RunLog
+from dynamic_jobs.executing.runtime import NodeRuntime, NodeTask
+from dynamic_jobs.executing.scope import run_scope
+from dynamic_jobs.executing.walk import GraphWalk
+from dynamic_jobs.naming import TENANT_TAG
+from dynamic_jobs.storage import EventWriter, event_storage_of
+from foundation.database import connect
+from foundation.errors import GraphwrightError
+from foundation.ids import NodeId, RunId, TenantId
+
+SUSPENDED: Final = DagsterEvent(
+    event_type_value=DagsterEventType.ENGINE_EVENT.value,
+    job_name="",
+    event_specific_data=EngineEventData(),
+    message="suspended",
+)
+"""Yielded instead of blocking: continue when the run's inbox has a message. Never stored."""
+
+_SLICE: Final = 64
+"""Nodes that one run ends before other runs on the same event loop have their turn."""
+
+
+class StepExecutor(Executor):
+    """Executes the runs of one graph version in this process."""
+
+    def __init__(self, graph: PreparedGraph, runtime: NodeRuntime) -> None:
+        self._graph = graph
+        self._runtime = runtime
+
+    @property
+    def retries(self) -> RetryMode:
+        return RetryMode.ENABLED
+
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[DagsterEvent]:
+        run = plan_context.dagster_run
+        writer = event_storage_of(plan_context.instance).writer
+        active = self._opened(run, execution_plan)
+        execution = _Execution(self._graph, self._runtime, writer, run, active, execution_plan)
+        yield from execution.run()
+
+    def _opened(self, run: DagsterRun, plan: ExecutionPlan) -> ActiveRun:
+        """The run, and what had been done in it before; a worker knows both already."""
+        run_id, tenant = RunId(run.run_id), TenantId(run.tags[TENANT_TAG])
+        active = self._runtime.active.get(run_id)
+        if active is not None and active.progress is not None:
+            return active
+        with connect(self._runtime.settings.database_url) as connection:
+            if active is None:
+                active = read_active(connection, tenant, run_id)
+            given = self._graph.nodes.keys() - set(plan.step_keys_to_execute)
+            if given and active.parent_run_id is not None:
+                adopt_outputs(
+                    connection, tenant, active.parent_run_id, run_id, [NodeId(n) for n in given]
+                )
+            nodes = list(self._graph.nodes)
+            active.progress = read_progress(connection, tenant, run_id, nodes)
+        return active
+
+
+class _Execution:
+    """One walk over one graph."""
+
+    def __init__(
+        self,
+        graph: PreparedGraph,
+        runtime: NodeRuntime,
+        writer: EventWriter,
+        run: DagsterRun,
+        active: ActiveRun,
+        plan: ExecutionPlan,
+    ) -> None:
+        self._graph = graph
+        self._runtime = runtime
+        self._writer = writer
+        self._active = active
+        self._progress = active.progress or Progress()
+        self._outputs = self._progress.outputs
+        selected = [NodeId(key) for key in plan.step_keys_to_execute]
+        self._walk = GraphWalk(graph, selected, self._outputs.keys())
+        self._log = RunLog(run, writer)
+        self._scope = run_scope(graph, active, self._outputs)
+        self._attempts = Attempts(runtime, writer, active, self._log, self._scope)
+        self._tasks: dict[NodeId, tuple[Attempt, NodeTask[NodeOutput]]] = {}
+        self._error: dict[str, Any] | None = None
+        self._ended = 0
+
+    def run(self) -> Iterator[DagsterEvent]:
+        """Yields failures, and ``SUSPENDED``; all other events go straight to the writer.
+
+        Raises ``DagsterExecutionInterruptedError`` when the run is cancelled, is handed back, or
+        leaves its worker to wait.
+        """
+        try:
+            while True:
+                yield from self._start_ready()
+                if not self._tasks and not self._walk.has_ready:
+                    break
+                message = yield from self._message()
+                if isinstance(message, Finished):
+                    yield from self._finish(message.node)
+                else:
+                    self._heed(message)
+        finally:
+            self._stop()
+        if self._error is None:
+            yield from self._conclude()
+
+    def _start_ready(self) -> Iterator[DagsterEvent]:
+        while self._walk.has_ready:
+            free = self._runtime.settings.run_nodes - len(self._tasks)
+            if free <= 0:
+                return
+            for node_id in self._walk.take(min(free, _SLICE)):
+                yield from self._start(self._first_attempt(node_id))
+            if self._ended >= _SLICE and not self._active.inbox.blocks:
+                self._ended = 0
+                self._active.inbox.put(Look())
+                yield SUSPENDED
+                return
+
+    def _first_attempt(self, node_id: NodeId) -> Attempt:
+        """The first one here: another worker may have begun the node."""
+        node, begun = self._graph.nodes[node_id], self._progress.begun.get(node_id)
+        attempt = Attempt.first(node) if begun is None else Attempt.resumed(node, begun)
+        goes_on = begun is not None and self._progress.waited
+        if attempt.due is None and not goes_on:
+            self._log.started(node_id, attempt.number)
+        return attempt
+
+    def _start(self, attempt: Attempt) -> Iterator[DagsterEvent]:
+        try:
+            output = self._attempts.run_now(attempt)
+        except GraphwrightError as error:
+            yield from self._failed(attempt, error)
+            return
+        if output is not None:
+            self._succeeded(attempt, output)
+            return
+        node_id, inbox = attempt.node.id, self._active.inbox
+        task = self._runtime.submit(self._attempts.task(attempt))
+        self._tasks[node_id] = (attempt, task)
+        task.add_done_callback(lambda _: inbox.put(Finished(node_id)))
+
+    def _message(self) -> Generator[DagsterEvent, None, Message]:
+        """The next message; gives up the thread until there is one."""
+        inbox = self._active.inbox
+        if inbox.blocks:
+            return inbox.get()
+        while (message := inbox.poll()) is None:
+            if self._tasks and self._attempts.waiting == len(self._tasks):
+                self._wait()
+            yield SUSPENDED
+        return message
+
+    def _heed(self, message: Message) -> None:
+        if isinstance(message, str):
+            self._active.interrupt = message
+            raise DagsterExecutionInterruptedError
+
+    def _wait(self) -> None:
+        """All that is under way waits: leave the worker, if it is for long."""
+        due = self._attempts.next_due
+        if due - time.time() > self._runtime.settings.leave_seconds:
+            self._active.interrupt, self._active.resume_at = "wait", due
+            raise DagsterExecutionInterruptedError
+        if not self._active.only_waits:
+            self._active.only_waits = True
+            self._active.freed()
+
+    def _finish(self, node_id: NodeId) -> Iterator[DagsterEvent]:
+        attempt, task = self._tasks.pop(node_id)
+        try:
+            output = task.result()
+        except GraphwrightError as error:
+            yield from self._failed(attempt, error)
+        else:
+            self._succeeded(attempt, output)
+
+    def _succeeded(self, attempt: Attempt, output: NodeOutput) -> None:
+        node_id = attempt.node.id
+        self._ended += 1
+        self._outputs[node_id] = output.value
+        self._log.succeeded(node_id, attempt.number, output, attempt.milliseconds)
+        self._walk.succeed(node_id)
+
+    def _failed(self, attempt: Attempt, error: GraphwrightError) -> Iterator[DagsterEvent]:
+        node = attempt.node
+        self._ended += 1
+        if attempt.number <= node.retries and may_pass(error):
+            seconds = node.retry_delay.total_seconds()
+            self._log.retrying(node.id, attempt.number, error, seconds)
+            yield from self._start(attempt.next())
+            return
+        self._error = self._error or _described(error, node.id)
+        self._result()
+        yield self._log.failed(node.id, attempt.number, error)
+        for skipped in self._walk.fail(node.id):
+            self._log.skipped(skipped)
+
+    def _conclude(self) -> Iterator[DagsterEvent]:
+        """Evaluate the graph's outputs; they commit with the run's success."""
+        runner, outputs = self._runtime.runner, self._graph.outputs
+        try:
+            output = runner.output_now(outputs, self._scope)
+            if output is None:
+                inbox = self._active.inbox
+                task = self._runtime.submit(runner.evaluate_output(outputs, self._scope))
+                task.add_done_callback(lambda _: inbox.put(Look()))
+                while not task.done():
+                    self._heed((yield from self._message()))
+                output = task.result()
+        except GraphwrightError as error:
+            self._error = _described(error, None)
+            self._result()
+            raise
+        self._result(output.text)
+
+    def _result(self, outputs: str | None = None) -> None:
+        lease = self._writer.lease(self._active.run_id)
+        if lease is not None:
+            lease.outputs, lease.error = outputs, self._error
+
+    def _stop(self) -> None:
+        """Cancel what still runs. A thread or process cannot be stopped; its result is dropped."""
+        for _, task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+
+
+def _described(error: GraphwrightError, node: NodeId | None) -> dict[str, Any]:
+    described: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
+    return described if node is None else {**described, "node": node}

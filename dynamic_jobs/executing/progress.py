@@ -1,0 +1,78 @@
+"""What a run had done before this process got it, read from what is committed."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, LiteralString
+
+import orjson
+
+from dynamic_jobs.executing.outputs import read_outputs
+from foundation.database import Connection
+from foundation.ids import NodeId, RunId, TenantId
+
+STARTS: Final[LiteralString] = """
+SELECT l.step_key, l.dagster_event_type AS kind, l.timestamp,
+    CASE WHEN l.dagster_event_type = 'STEP_UP_FOR_RETRY' THEN l.event END AS event
+FROM event_logs l
+WHERE l.run_id = %s
+    AND l.dagster_event_type IN ('STEP_START', 'STEP_RESTARTED', 'STEP_UP_FOR_RETRY')
+ORDER BY l.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A node that had started and not ended.
+
+    ``attempt`` started at ``started_at``; where ``due`` is set, it is still to come, at that time.
+    """
+
+    attempt: int
+    started_at: datetime
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``outputs`` of the nodes that had succeeded, and the nodes that had begun.
+
+    ``waited`` says that all of the latter had but waited, when the run left its worker: they go on
+    where they were. After a crash they start again.
+    """
+
+    outputs: dict[NodeId, Any] = field(default_factory=dict[NodeId, Any])
+    begun: Mapping[NodeId, Begun] = field(default_factory=dict[NodeId, Begun])
+    waited: bool = False
+
+
+def read_progress(
+    connection: Connection,
+    tenant: TenantId,
+    run_id: RunId,
+    nodes: Collection[NodeId],
+    *,
+    waited: bool = False,
+) -> Progress:
+    """What is committed of the run, for those of its nodes that are named."""
+    outputs = read_outputs(connection, tenant, run_id, nodes)
+    begun: dict[NodeId, Begun] = {}
+    for row in connection.execute(STARTS, (run_id,)):
+        node = NodeId(row["step_key"])
+        if node not in outputs:
+            begun[node] = _after(begun.get(node), row)
+    return Progress(outputs, begun, waited)
+
+
+def _after(begun: Begun | None, row: Mapping[str, Any]) -> Begun:
+    at: datetime = row["timestamp"].replace(tzinfo=UTC)
+    if row["kind"] == "STEP_UP_FOR_RETRY":
+        seconds = orjson.loads(row["event"])["dagster_event"]["event_specific_data"][
+            "seconds_to_wait"
+        ]
+        attempt = begun.attempt if begun else 1
+        due = datetime.fromtimestamp(at.timestamp() + (seconds or 0), UTC)
+        return Begun(attempt + 1, due, due)
+    if begun is None or row["kind"] == "STEP_RESTARTED":
+        return Begun(begun.attempt if begun else 1, at)
+    return Begun(begun.attempt, begun.started_at)  # started again after a crash: the same attempt

@@ -1,0 +1,1 @@
+"""Runs and their events as their owners see them: lists, pages and live streams."""
