@@ -79,6 +79,18 @@ class Bench:
 
         return self.with_pool(work)
 
+    def start_many(self, version: GraphVersion, count: int) -> list[RunId]:
+        """Runs that are triggered at the same time."""
+
+        async def work(pool: AsyncPool) -> list[RunId]:
+            creator = RunCreator(pool, self.storage, Compiler(self.runtime), self.runtime)
+            started = (
+                creator.create(version, {}, {"type": "rest"}, "tester") for _ in range(count)
+            )
+            return await asyncio.gather(*started)
+
+        return self.with_pool(work)
+
     def row(self, run_id: RunId) -> dict[str, Any]:
         statement = "SELECT * FROM graphwright.runs WHERE tenant = %s AND run_id = %s"
         row = self.connection.execute(statement, (TENANT, run_id)).fetchone()

@@ -7,18 +7,21 @@ import pytest
 
 from tests.dynamic_jobs.conftest import Bench, graph, value
 
-RUNS = 300
+RUNS = 3_000
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_workers_that_come_and_go_lose_no_run_and_repeat_no_node(bench: Bench) -> None:
-    """Every second a worker is stopped without grace; the next takes over what it handed back."""
+    """Every second a worker is stopped without grace; the next takes over what it handed back.
+
+    Each run lasts longer than a worker.
+    """
     nodes = {f"n{i}": value(i, *([f"n{i - 1}"] if i else [])) for i in range(6)}
-    nodes["wait"] = {"type": "work.sleep", "needs": ["n2"], "with": {"seconds": 0.2}}
+    nodes["wait"] = {"type": "work.sleep", "needs": ["n2"], "with": {"seconds": 3}}
     nodes["last"] = value("${{ nodes.n5.output }}", "n5", "wait")
     version = bench.publish(graph(nodes, outputs={"last": "${{ nodes.last.output }}"}))
-    runs = [bench.start(version) for _ in range(RUNS)]
+    runs = bench.start_many(version, RUNS)
 
     began, workers = time.monotonic(), 0
     left = "SELECT count(*) AS n FROM graphwright.runs WHERE status <> 'succeeded'"
