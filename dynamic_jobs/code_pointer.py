@@ -42,9 +42,10 @@ def compile_version(
 ) -> CompiledGraph:
     """Compile a stored version in a process that is not a worker of ours."""
     compiler = _compiler()
-    return compiler.cached(graph_version_id) or compiler.compile(
-        load_version(connection, tenant, graph_version_id)
-    )
+    compiled = compiler.cached(graph_version_id)
+    if compiled is None or compiled.graph.version.tenant != tenant:  # which a run's tags only claim
+        compiled = compiler.compile(load_version(connection, tenant, graph_version_id))
+    return compiled
 
 
 @cache

@@ -7,13 +7,14 @@ the queue, which the next worker to claim it ends.
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Final, LiteralString
 
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry
 
 from dynamic_jobs.storage import EventWriter
 from dynamic_jobs.storage.records import TERMINAL_STATUSES, Record
-from foundation.database import Connection
+from foundation.database import AsyncConnection, Connection
 from foundation.errors import Conflict, NotFound
 from foundation.ids import RunId, TenantId
 
@@ -28,6 +29,12 @@ WHERE r.tenant = %(tenant)s AND r.run_id = %(run_id)s::uuid
 DEQUEUE: Final[LiteralString] = (
     "DELETE FROM graphwright.run_queue WHERE run_id = %s RETURNING run_id"
 )
+
+CANCELLING: Final[LiteralString] = """
+SELECT r.run_id::text FROM unnest(%s::text[], %s::uuid[]) AS held (tenant, run_id)
+JOIN graphwright.runs r ON r.tenant = held.tenant AND r.run_id = held.run_id
+WHERE r.status = 'cancelling'
+"""
 
 NOTIFY: Final[LiteralString] = "SELECT pg_notify('graphwright_cancel', %s)"
 
@@ -50,6 +57,12 @@ def cancel(connection: Connection, writer: EventWriter, tenant: TenantId, run_id
     else:
         connection.execute(NOTIFY, (run_id,))
     return _status(connection, tenant, run_id)[0]
+
+
+async def cancelled(connection: AsyncConnection, runs: Mapping[RunId, TenantId]) -> list[RunId]:
+    """Which of these runs are to be cancelled."""
+    cursor = await connection.execute(CANCELLING, (list(runs.values()), list(runs)))
+    return [RunId(row["run_id"]) for row in await cursor.fetchall()]
 
 
 def run_record(run_id: RunId, job_name: str, kind: DagsterEventType, message: str = "") -> Record:

@@ -33,7 +33,7 @@ WITH {new_run.GIVEN}, queued AS (SELECT run_id, 0 AS id FROM given)
 
 ENQUEUE_AND_WAKE: Final[LiteralString] = f"""
 WITH {new_run.GIVEN}, enqueued AS ({new_run.ENQUEUE} ON CONFLICT DO NOTHING),
-     touched AS ({new_run.TOUCH_GRAPHS})
+     {new_run.TOUCH_GRAPHS}
 {new_run.WAKE}
 """
 

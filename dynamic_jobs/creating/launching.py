@@ -60,7 +60,7 @@ class RunCreator:
             NotFound: there is no such graph.
             Invalid, TooLarge: ``params`` do not fit the graph's schema; the faults' pointers are
                 below ``/params``.
-            Unavailable: the connection to the database broke, and the run may be there or not.
+            InDoubt: the connection to the database broke, and the run may be there or not.
         """
         remembered = self._published.get((tenant, graph))
         if remembered is not None:

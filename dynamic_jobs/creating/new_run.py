@@ -59,23 +59,33 @@ INSERT INTO graphwright.run_queue (run_id, tenant, priority, not_before)
 SELECT run_id::uuid, tenant, priority, COALESCE(not_before, now()) FROM given
 """
 
-# Each graph once and in order, or two transactions might wait for each other; and not at all where
-# it was touched just now, since even a conflict that changes nothing locks the row.
+# Not where it was touched just now, and not where somebody else is touching it: the runs of all
+# graphs are in one transaction, which must not wait for a lock on one of them.
 TOUCH_GRAPHS: Final[LiteralString] = """
-INSERT INTO graphwright.recent_graphs (graph_id, tenant, used_at)
-SELECT DISTINCT graph_id, tenant, now() FROM given
-WHERE NOT COALESCE((
-    SELECT r.used_at > now() - interval '10 seconds' FROM graphwright.recent_graphs r
-    WHERE r.graph_id = given.graph_id
-), false)
-ORDER BY graph_id
-ON CONFLICT (graph_id) DO UPDATE SET used_at = excluded.used_at
-"""
+touched AS (
+    UPDATE graphwright.recent_graphs SET used_at = now() WHERE graph_id IN (
+        SELECT r.graph_id FROM graphwright.recent_graphs r
+        WHERE r.graph_id IN (SELECT graph_id FROM given)
+            AND r.used_at < now() - interval '10 seconds'
+        FOR UPDATE SKIP LOCKED
+    )
+), listed AS (
+    INSERT INTO graphwright.recent_graphs (graph_id, tenant, used_at)
+    SELECT DISTINCT graph_id, tenant, now() FROM given
+    WHERE NOT EXISTS (
+        SELECT FROM graphwright.recent_graphs r WHERE r.graph_id = given.graph_id
+    )
+    ORDER BY graph_id
+    ON CONFLICT (graph_id) DO NOTHING
+)"""
 
-# NOTIFY takes a lock of the whole instance at commit, so it is sent only to who is waiting.
+# NOTIFY takes a lock of the whole instance at commit, so it is sent only to who is waiting, and
+# is still there: an idle worker says so every second.
 WAKE: Final[LiteralString] = """
 SELECT pg_notify('graphwright_queue', '')
-WHERE EXISTS (SELECT 1 FROM graphwright.workers WHERE idle)
+WHERE EXISTS (
+    SELECT FROM graphwright.workers WHERE idle AND seen_at > now() - interval '10 seconds'
+)
 """
 
 CREATE: Final[LiteralString] = f"""
@@ -92,7 +102,7 @@ WITH {GIVEN}, dagster AS (
     INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp)
     SELECT run_id, event, 'PIPELINE_ENQUEUED', created_at AT TIME ZONE 'UTC' FROM given
     RETURNING id, run_id
-), ours AS ({INSERT_OURS}), enqueued AS ({ENQUEUE}), touched AS ({TOUCH_GRAPHS}), woken AS ({WAKE})
+), ours AS ({INSERT_OURS}), enqueued AS ({ENQUEUE}), {TOUCH_GRAPHS}, woken AS ({WAKE})
 SELECT run_id, (SELECT count(*) FROM woken) AS woken FROM given
 """  # noqa: S608 - made of constants
 

@@ -8,17 +8,24 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import psycopg
 
 from dynamic_jobs.creating.new_run import CREATE
 from foundation.database import AsyncConnection, AsyncPool
-from foundation.errors import Unavailable
+from foundation.errors import GraphwrightError
 from foundation.ids import RunId
 
 _MAX_RUNS: Final = 256
 _MAX_BYTES: Final = 4 * 2**20
+
+
+class InDoubt(GraphwrightError):
+    """The run may have been created, or not: who triggers again may have two."""
+
+    code: ClassVar[str] = "in_doubt"
+    status: ClassVar[int] = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class RunBatches:
         published version and is not of it. A caller that is cancelled does not learn which.
 
         Raises:
-            Unavailable: the connection broke, and the run may or may not be there.
+            InDoubt: the connection broke, and the run may or may not be there.
             psycopg.OperationalError, psycopg_pool.PoolTimeout: the database does not answer; there
                 is no such run.
         """
@@ -115,8 +122,8 @@ async def _write(connection: AsyncConnection, batch: Sequence[_Waiting]) -> None
             waiting.settle(waiting.run_id in created)
 
 
-def _in_doubt(run_id: RunId, cause: Exception) -> Unavailable:
-    error = Unavailable(
+def _in_doubt(run_id: RunId, cause: Exception) -> InDoubt:
+    error = InDoubt(
         "the database was lost while the run was being stored, and it may be there or not",
         hint=f"See whether `GET /api/v1/runs/{run_id}` finds it before you start another.",
         run_id=run_id,

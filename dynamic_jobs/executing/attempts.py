@@ -15,9 +15,10 @@ from dynamic_jobs.executing.run_log import RunLog
 from dynamic_jobs.executing.runtime import NodeRuntime
 from dynamic_jobs.storage import EventWriter
 from foundation.ids import NodeId
-from graph_defs.expressions import Scope
+from graph_defs.expressions import Scope, Template
 from node_types.base import NodeContext
 
+_LARGE_BYTES: Final = 64 * 2**10
 _TOLD_SECONDS: Final = 1.0
 """A longer wait is an event of its own."""
 
@@ -32,6 +33,8 @@ class Attempt:
     """When it first started, for it may have been under way in another worker before."""
     due: datetime | None = None
     """A further attempt starts then, and not before."""
+    told: bool = False
+    """That it waits was told before, in another worker."""
     clock: float = field(default_factory=time.perf_counter)
 
     @property
@@ -44,9 +47,9 @@ class Attempt:
         return cls(node, 1, datetime.now(UTC))
 
     @classmethod
-    def resumed(cls, node: PreparedNode, begun: Begun) -> "Attempt":
-        """Go on with what another worker had begun."""
-        return cls(node, begun.attempt, begun.started_at, begun.due)
+    def resumed(cls, node: PreparedNode, begun: Begun, *, waited: bool) -> "Attempt":
+        """Go on with what another worker had begun, and only ``waited`` for, or did not end."""
+        return cls(node, begun.attempt, begun.started_at, begun.due, told=waited)
 
     def next(self) -> "Attempt":
         """The attempt after this one, which has failed."""
@@ -71,6 +74,7 @@ class Attempts:
         self._log = log
         self._scope = scope
         self._waiting: dict[NodeId, float] = {}
+        self._large: set[NodeId] = set()
 
     @property
     def waiting(self) -> int:
@@ -82,12 +86,21 @@ class Attempts:
         """When the first of those that wait goes on, in seconds since 1970."""
         return min(self._waiting.values())
 
+    def note(self, node: NodeId, output: NodeOutput) -> None:
+        """Nodes that read this output may take long, if it is large."""
+        if output.size > _LARGE_BYTES:
+            self._large.add(node)
+
+    def reads_much(self, template: Template) -> bool:
+        """Whether the template reads a large output: then it is none for the event loop."""
+        return bool(self._large) and not self._large.isdisjoint(template.references)
+
     def run_now(self, attempt: Attempt) -> NodeOutput | None:
         """The output, where the node is so quick that it needs no task; else None.
 
         Raises :class:`GraphwrightError` where the node fails.
         """
-        if attempt.due is not None:
+        if attempt.due is not None or self.reads_much(attempt.node.given):
             return None
         return self._runtime.runner.run_now(attempt.node, self._scope)
 
@@ -102,13 +115,14 @@ class Attempts:
             self._log.started(node.id, attempt.number)
         if node.type.effects == "external":
             await self._runtime.committed(self._writer, self._active.run_id)
-        return await self._runtime.runner.run(node, self._scope, self._context(attempt))
+        much = self.reads_much(node.given)
+        return await self._runtime.runner.run(node, self._scope, self._context(attempt), much=much)
 
     def _context(self, attempt: Attempt) -> NodeContext:
         node, number = attempt.node.id, attempt.number
 
         async def wait(until: datetime) -> None:
-            if until.timestamp() - time.time() > _TOLD_SECONDS:
+            if until.timestamp() - time.time() > _TOLD_SECONDS and not attempt.told:
                 self._log.waiting(node, number, until)
             await self._wait(node, until.timestamp())
 

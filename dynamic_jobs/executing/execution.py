@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import psycopg
@@ -26,12 +27,12 @@ from dynamic_jobs.executing.executor import SUSPENDED
 from dynamic_jobs.executing.progress import Progress, read_progress
 from dynamic_jobs.executing.run_context import run_events
 from dynamic_jobs.executing.runtime import NodeRuntime
-from dynamic_jobs.storage import LeaseLost, event_storage_of
+from dynamic_jobs.storage import Lease, LeaseLost, event_storage_of
 from dynamic_jobs.workers.instance import WorkerInstance
 from dynamic_jobs.workers.queue import Claim, hand_back
 from foundation.database import Pool
 from foundation.errors import Unavailable
-from foundation.ids import RunId
+from foundation.ids import RunId, TenantId
 from graph_defs.store import load_version
 
 _log = logging.getLogger(__name__)
@@ -61,20 +62,20 @@ class RunExecution:
         self._pool = pool
         self._threads = ThreadPoolExecutor(runtime.settings.worker_runs, thread_name_prefix="run")
         self._cancelled: OrderedDict[RunId, None] = OrderedDict()
+        self._compiling: dict[str, asyncio.Task[CompiledGraph]] = {}
 
     def close(self) -> None:
         """Release the threads; no run may be under way any more."""
         self._threads.shutdown()
 
     @property
-    def held(self) -> int:
-        """Runs that this worker holds."""
-        return len(self._runtime.active)
+    def waiting(self) -> int:
+        """How many runs of this worker do nothing but wait."""
+        return sum(active.only_waits for active in self._runtime.active.values())
 
-    @property
-    def busy(self) -> int:
-        """Those of them that do more than wait."""
-        return sum(not active.only_waits for active in self._runtime.active.values())
+    def runs(self) -> dict[RunId, TenantId]:
+        """The runs that this worker holds, and whose they are."""
+        return {run_id: active.tenant for run_id, active in self._runtime.active.items()}
 
     def interrupt(self, run_id: RunId, why: Interrupt) -> None:
         """Stop a run of this process, if it is one: its executor winds it down."""
@@ -94,28 +95,29 @@ class RunExecution:
     async def execute(self, claimed: Claim) -> None:
         """Execute a run to its end, or hand it back. Never raises: a run's fault is its own."""
         lease = claimed.lease
+        back: _HandBack | None = None
         self._writer.hold(lease)
         try:
-            await self._execute(claimed)
+            back = await self._execute(claimed)
         except NodeTypeUnavailable as error:
             _log.warning("handing run %s back: %s", lease.run_id, error)
-            await self._hand_back(claimed, delay_seconds=_ANOTHER_WORKER_SECONDS)
+            back = _HandBack(delay_seconds=_ANOTHER_WORKER_SECONDS)
         except LeaseLost:
             _log.warning("run %s was taken over by another worker", lease.run_id)
-        except (psycopg.Error, Unavailable) as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError, Unavailable) as error:
             _log.warning("the database is away, handing run %s back: %s", lease.run_id, error)
-            await self._hand_back(claimed, delay_seconds=_ANOTHER_WORKER_SECONDS)
+            back = _HandBack(delay_seconds=_ANOTHER_WORKER_SECONDS)
         except Exception:
             _log.exception("run %s cannot be executed", lease.run_id)
             await self._fail(claimed)
         finally:
             self._runtime.active.pop(lease.run_id, None)
             self._writer.release(lease.run_id)
+        if back is not None:  # only now, for this very worker may be the next to claim it
+            await self._hand_back(claimed.lease, back)
 
-    async def _execute(self, claimed: Claim) -> None:
-        lease, run = claimed.lease, claimed.dagster_run
-        if run is None:
-            raise LeaseLost("the run was deleted", run_id=lease.run_id)
+    async def _execute(self, claimed: Claim) -> "_HandBack | None":
+        lease, run = claimed.lease, claimed.dagster_run()
         wake = asyncio.Event()
         partial = run.step_keys_to_execute is not None or run.resolved_op_selection is not None
         active = ActiveRun(
@@ -133,12 +135,12 @@ class RunExecution:
         if lease.run_id in self._cancelled:
             active.inbox.put("cancel")
         if claimed.cancelling:
-            self._report(run, DagsterEventType.PIPELINE_CANCELED)
+            self._report(claimed, DagsterEventType.PIPELINE_CANCELED)
         elif partial:
             await self._in_thread(claimed, run)
         else:
             compiled = await self._prepared(claimed, active)
-            self._announce(run, resumed=claimed.resumed)
+            self._announce(claimed)
             events = run_events(
                 compiled,
                 self._runtime,
@@ -149,21 +151,34 @@ class RunExecution:
             )
             await _drive(events, wake)
         await self._runtime.committed(self._writer, lease.run_id)
-        if active.interrupt == "hand_back":
-            await self._hand_back(claimed)
-        elif active.interrupt == "wait" and active.resume_at is not None:
-            await self._hand_back(claimed, "waiting", active.resume_at - time.time())
+        match active.interrupt:
+            case "hand_back":
+                return _HandBack()
+            case "wait" if active.resume_at is not None:
+                return _HandBack("waiting", active.resume_at - time.time())
+            case _:
+                return None
 
     async def _prepared(self, claimed: Claim, active: ActiveRun) -> CompiledGraph:
         """The graph, and in ``active`` what had been done of it: mostly at hand."""
-        compiled = self._compiler.cached(claimed.graph_version_id)
-        if compiled is None:
-            compiled = await asyncio.to_thread(self._compile, claimed)
+        compiled = await self._compiled(claimed)
         if claimed.resumed:
             active.progress = await asyncio.to_thread(self._progress, claimed, compiled)
         else:
             active.progress = Progress()
         return compiled
+
+    async def _compiled(self, claimed: Claim) -> CompiledGraph:
+        version_id = claimed.graph_version_id
+        compiled = self._compiler.cached(version_id)
+        if compiled is not None:
+            return compiled
+        compiling = self._compiling.get(version_id)
+        if compiling is None:  # runs of a new graph come in numbers
+            compiling = asyncio.create_task(asyncio.to_thread(self._compile, claimed))
+            self._compiling[version_id] = compiling
+            compiling.add_done_callback(lambda _: self._compiling.pop(version_id))
+        return await asyncio.shield(compiling)
 
     def _compile(self, claimed: Claim) -> CompiledGraph:
         with self._pool.connection() as connection:
@@ -179,10 +194,8 @@ class RunExecution:
 
     async def _in_thread(self, claimed: Claim, run: DagsterRun) -> None:
         """Part of a graph, as the Dagster UI re-executes it."""
-        compiled = self._compiler.cached(claimed.graph_version_id) or await asyncio.to_thread(
-            self._compile, claimed
-        )
-        self._announce(run, resumed=claimed.resumed)
+        compiled = await self._compiled(claimed)
+        self._announce(claimed)
         await self._runtime.committed(self._writer, RunId(run.run_id))
 
         def execute() -> None:
@@ -195,12 +208,12 @@ class RunExecution:
 
         await asyncio.get_running_loop().run_in_executor(self._threads, execute)
 
-    def _announce(self, run: DagsterRun, *, resumed: bool) -> None:
-        if resumed:
-            self._report(run, DagsterEventType.RUN_RESUMED)
+    def _announce(self, claimed: Claim) -> None:
+        if claimed.resumed:
+            self._report(claimed, DagsterEventType.RUN_RESUMED)
         else:
-            self._report(run, DagsterEventType.PIPELINE_DEQUEUED)
-            self._report(run, DagsterEventType.PIPELINE_STARTING)
+            self._report(claimed, DagsterEventType.PIPELINE_DEQUEUED)
+            self._report(claimed, DagsterEventType.PIPELINE_STARTING)
 
     async def _fail(self, claimed: Claim) -> None:
         """End a run that cannot be executed by a fault of ours: it must not come back for ever."""
@@ -210,31 +223,42 @@ class RunExecution:
             "message": "the run could not be executed",
             "hint": "the worker's log says why",
         }
-        if claimed.dagster_run is not None:
-            self._report(claimed.dagster_run, DagsterEventType.PIPELINE_FAILURE)
+        try:
+            self._report(claimed, DagsterEventType.PIPELINE_FAILURE)
             await self._runtime.committed(self._writer, lease.run_id)
+        except Exception:
+            _log.exception("run %s could not even be ended", lease.run_id)
 
-    def _report(self, run: DagsterRun, kind: DagsterEventType) -> None:
-        self._writer.append(run_record(RunId(run.run_id), run.job_name, kind))
+    def _report(self, claimed: Claim, kind: DagsterEventType) -> None:
+        self._writer.append(run_record(claimed.lease.run_id, claimed.job_name, kind))
 
-    async def _hand_back(
-        self,
-        claimed: Claim,
-        status: Literal["queued", "waiting"] = "queued",
-        delay_seconds: float = 0.0,
-    ) -> None:
+    async def _hand_back(self, lease: Lease, back: "_HandBack") -> None:
+        """Put the run back on the queue, whatever it takes: nobody else would."""
+
         def work() -> None:
             with self._pool.connection() as connection:
-                hand_back(connection, claimed.lease, status, delay_seconds)
+                hand_back(connection, lease, back.status, back.delay_seconds)
 
-        try:
-            await asyncio.to_thread(work)
-        except psycopg.Error as error:
-            _log.warning("run %s could not be handed back: %s", claimed.lease.run_id, error)
+        while True:
+            try:
+                return await asyncio.to_thread(work)
+            except psycopg.Error as error:
+                _log.warning("run %s cannot be handed back yet: %s", lease.run_id, error)
+            await asyncio.sleep(_ANOTHER_WORKER_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _HandBack:
+    """How a run goes back on the queue."""
+
+    status: Literal["queued", "waiting"] = "queued"
+    delay_seconds: float = 0.0
 
 
 async def _drive(events: Iterator[DagsterEvent], wake: asyncio.Event) -> None:
     for event in events:
         if event is SUSPENDED:
+            if wake.is_set():  # others have their turn all the same
+                await asyncio.sleep(0)
             await wake.wait()
             wake.clear()

@@ -11,7 +11,14 @@ import time
 from collections.abc import Generator, Iterator
 from typing import Any, Final
 
-from dagster import DagsterEvent, DagsterEventType, DagsterRun, Executor
+from dagster import (
+    DagsterEvent,
+    DagsterEventType,
+    DagsterRun,
+    EventLogEntry,
+    Executor,
+    deserialize_value,
+)
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
@@ -29,6 +36,7 @@ from dynamic_jobs.executing.runtime import NodeRuntime, NodeTask
 from dynamic_jobs.executing.scope import run_scope
 from dynamic_jobs.executing.walk import GraphWalk
 from dynamic_jobs.naming import TENANT_TAG
+from dynamic_jobs.reading.events import step_error
 from dynamic_jobs.storage import EventWriter, event_storage_of
 from foundation.database import connect
 from foundation.errors import GraphwrightError
@@ -104,7 +112,7 @@ class _Execution:
         self._progress = active.progress or Progress()
         self._outputs = self._progress.outputs
         selected = [NodeId(key) for key in plan.step_keys_to_execute]
-        self._walk = GraphWalk(graph, selected, self._outputs.keys())
+        self._walk = GraphWalk(graph, selected, self._outputs.keys(), self._progress.failed)
         self._log = RunLog(run, writer)
         self._scope = run_scope(graph, active, self._outputs)
         self._attempts = Attempts(runtime, writer, active, self._log, self._scope)
@@ -119,6 +127,7 @@ class _Execution:
         leaves its worker to wait.
         """
         try:
+            yield from self._failed_before()
             while True:
                 yield from self._start_ready()
                 if not self._tasks and not self._walk.has_ready:
@@ -132,6 +141,16 @@ class _Execution:
             self._stop()
         if self._error is None:
             yield from self._conclude()
+
+    def _failed_before(self) -> Iterator[DagsterEvent]:
+        """Failures in another worker are the run's as if they were of this one."""
+        for node_id, event in self._progress.failed.items():
+            self._error = self._error or {**step_error(event), "node": node_id}
+            self._result()
+            yield deserialize_value(event, EventLogEntry).get_dagster_event()
+        for skipped in self._walk.skipped:
+            if skipped not in self._progress.skipped:
+                self._log.skipped(skipped)
 
     def _start_ready(self) -> Iterator[DagsterEvent]:
         while self._walk.has_ready:
@@ -149,10 +168,12 @@ class _Execution:
     def _first_attempt(self, node_id: NodeId) -> Attempt:
         """The first one here: another worker may have begun the node."""
         node, begun = self._graph.nodes[node_id], self._progress.begun.get(node_id)
-        attempt = Attempt.first(node) if begun is None else Attempt.resumed(node, begun)
-        goes_on = begun is not None and self._progress.waited
-        if attempt.due is None and not goes_on:
-            self._log.started(node_id, attempt.number)
+        if begun is None:
+            self._log.started(node_id, 1)
+            return Attempt.first(node)
+        attempt = Attempt.resumed(node, begun, waited=self._progress.waited)
+        if attempt.due is None and not self._progress.waited:
+            self._log.started(node_id, attempt.number, again=True)
         return attempt
 
     def _start(self, attempt: Attempt) -> Iterator[DagsterEvent]:
@@ -208,6 +229,7 @@ class _Execution:
         node_id = attempt.node.id
         self._ended += 1
         self._outputs[node_id] = output.value
+        self._attempts.note(node_id, output)
         self._log.succeeded(node_id, attempt.number, output, attempt.milliseconds)
         self._walk.succeed(node_id)
 
@@ -229,7 +251,9 @@ class _Execution:
         """Evaluate the graph's outputs; they commit with the run's success."""
         runner, outputs = self._runtime.runner, self._graph.outputs
         try:
-            output = runner.output_now(outputs, self._scope)
+            output = None
+            if not self._attempts.reads_much(outputs):
+                output = runner.output_now(outputs, self._scope)
             if output is None:
                 inbox = self._active.inbox
                 task = self._runtime.submit(runner.evaluate_output(outputs, self._scope))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from dynamic_jobs.compiling.prepared import PreparedNode
 from dynamic_jobs.executing.process_pool import ProcessPool
 from foundation.errors import GraphwrightError, Invalid
+from graph_defs.cel.values import MAX_DEPTH
 from graph_defs.expressions import Evaluator, NotQuick, Scope, Template
 from graph_defs.suggestions import Suggester
 from graph_defs.validation.translation import translate
@@ -32,11 +33,20 @@ T = TypeVar("T")
 
 _OUTPUTS: Final = "the outputs of the graph"
 
+_ORJSON_DEPTH: Final = 254
+"""Levels that orjson writes; a contract test holds it to that."""
+
 
 class OutputTooLarge(NodeError):
     """A node produced more than the installation stores."""
 
     code: ClassVar[str] = "output_too_large"
+
+
+class OutputTooDeep(NodeError):
+    """A node produced JSON that is nested deeper than readers of JSON put up with."""
+
+    code: ClassVar[str] = "output_too_deep"
 
 
 class NodeCrashed(NodeError):
@@ -62,7 +72,7 @@ class NodeOutput:
 
 def may_pass(error: GraphwrightError) -> bool:
     """Whether another attempt may succeed: not where the graph or the node type is at fault."""
-    return isinstance(error, NodeError) and not isinstance(error, OutputTooLarge)
+    return isinstance(error, NodeError) and not isinstance(error, OutputTooLarge | OutputTooDeep)
 
 
 class NodeRunner:
@@ -98,26 +108,36 @@ class NodeRunner:
         except NotQuick:
             return None
 
-    async def run(self, node: PreparedNode, scope: Scope, context: NodeContext) -> NodeOutput:
-        """Run one attempt of a node, where its type says.
+    async def run(
+        self, node: PreparedNode, scope: Scope, context: NodeContext, *, much: bool = False
+    ) -> NodeOutput:
+        """Run one attempt of a node, where its type says; off the event loop if it reads ``much``.
 
         Raises:
             GraphwrightError: whatever went wrong; nothing else but cancellation comes out.
         """
         with _boundary(node):
-            given = self._fitted(node, await self._evaluate(node.given, scope))
+            if much:
+                given = await self._in_thread(
+                    lambda: self._fitted(node, self._evaluator.evaluate(node.given, scope))
+                )
+            else:
+                given = self._fitted(node, await self._evaluate(node.given, scope))
             match node.type:
                 case InlineNodeType():
-                    return self._stored(node, node.type.compute(given))
+                    compute = node.type.compute
+                    return await self._in_thread(lambda: self._stored(node, compute(given)))
                 case LoopNodeType():
-                    return self._stored(node, await node.type.run(given, context))
+                    output = await node.type.run(given, context)
+                    return await self._in_thread(lambda: self._stored(node, output))
                 case ThreadNodeType():
                     run_blocking = node.type.run_blocking
                     return await self._in_thread(
                         lambda: self._stored(node, run_blocking(given, context))
                     )
                 case ProcessNodeType():
-                    return self._stored(node, await self._processes.compute(node.type, given))
+                    output = await self._processes.compute(node.type, given)
+                    return await self._in_thread(lambda: self._stored(node, output))
                 case _:
                     raise TypeError(f"{node.type.name} is of no kind that is known")
 
@@ -133,7 +153,9 @@ class NodeRunner:
 
     async def evaluate_output(self, outputs: Template, scope: Scope) -> NodeOutput:
         """Evaluate the graph's ``outputs``. Raises :class:`GraphwrightError`."""
-        return self._checked(_OUTPUTS, await self._evaluate(outputs, scope))
+        return await self._in_thread(
+            lambda: self._checked(_OUTPUTS, self._evaluator.evaluate(outputs, scope))
+        )
 
     async def _evaluate(self, template: Template, scope: Scope) -> Any:
         """Quick expressions at once; others off the event loop, for they may take seconds."""
@@ -158,12 +180,27 @@ class NodeRunner:
 
     def _checked(self, what: str, value: Any) -> NodeOutput:
         text = orjson.dumps(value)
+        if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(value):
+            raise OutputTooDeep(
+                f"{what} is nested deeper than {MAX_DEPTH} levels", hint="pass on a part of it"
+            )
         if len(text) > self._max_output_bytes:
             raise OutputTooLarge(
                 f"{what} has {len(text)} bytes, the limit is {self._max_output_bytes}",
                 hint="keep less of it, or raise GRAPHWRIGHT_MAX_OUTPUT_BYTES",
             )
         return NodeOutput(value, text.decode(), len(text))
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether it has more than ``MAX_DEPTH`` levels, by the limit that orjson has itself."""
+    for _ in range(_ORJSON_DEPTH - MAX_DEPTH):
+        value = [value]
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return True
+    return False
 
 
 @contextmanager

@@ -31,15 +31,19 @@ class ProcessPool:
 
     async def compute(self, node_type: ProcessNodeType[Any, Any], given: BaseModel) -> BaseModel:
         """The node type's output, computed in a process of the pool. Raises :class:`NodeError`."""
-        pool = self._started()
-        try:
-            return await asyncio.wrap_future(pool.submit(node_type.compute, given))
-        except BrokenProcessPool:
-            self._forget(pool)
-            raise ProcessLost(
-                f"the process that computed {node_type.name} ended before it had finished",
-                hint="It may have needed more memory than there is; give it less to do, or retry.",
-            ) from None
+        for last in (False, True):
+            pool = self._pool or await asyncio.to_thread(self._started)
+            try:
+                return await asyncio.wrap_future(pool.submit(node_type.compute, given))
+            except BrokenProcessPool:
+                self._forget(pool)
+                if last:
+                    break
+                # One process took the others with it. It is a pure function: compute it again.
+        raise ProcessLost(
+            f"the process that computed {node_type.name} ended before it had finished, twice",
+            hint="It may have needed more memory than there is; give it less to do, or retry.",
+        )
 
     def close(self) -> None:
         """Stop the processes; what they compute is dropped."""

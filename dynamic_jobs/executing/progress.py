@@ -13,10 +13,13 @@ from foundation.ids import NodeId, RunId, TenantId
 
 STARTS: Final[LiteralString] = """
 SELECT l.step_key, l.dagster_event_type AS kind, l.timestamp,
-    CASE WHEN l.dagster_event_type = 'STEP_UP_FOR_RETRY' THEN l.event END AS event
+    CASE
+        WHEN l.dagster_event_type IN ('STEP_UP_FOR_RETRY', 'STEP_FAILURE') THEN l.event
+    END AS event
 FROM event_logs l
-WHERE l.run_id = %s
-    AND l.dagster_event_type IN ('STEP_START', 'STEP_RESTARTED', 'STEP_UP_FOR_RETRY')
+WHERE l.run_id = %s AND l.dagster_event_type IN (
+    'STEP_START', 'STEP_RESTARTED', 'STEP_UP_FOR_RETRY', 'STEP_FAILURE', 'STEP_SKIPPED'
+)
 ORDER BY l.id
 """
 
@@ -43,6 +46,9 @@ class Progress:
 
     outputs: dict[NodeId, Any] = field(default_factory=dict[NodeId, Any])
     begun: Mapping[NodeId, Begun] = field(default_factory=dict[NodeId, Begun])
+    failed: Mapping[NodeId, str] = field(default_factory=dict[NodeId, str])
+    """The last failures, each as its event in Dagster's log."""
+    skipped: frozenset[NodeId] = frozenset()
     waited: bool = False
 
 
@@ -57,11 +63,17 @@ def read_progress(
     """What is committed of the run, for those of its nodes that are named."""
     outputs = read_outputs(connection, tenant, run_id, nodes)
     begun: dict[NodeId, Begun] = {}
+    failed: dict[NodeId, str] = {}
+    skipped: set[NodeId] = set()
     for row in connection.execute(STARTS, (run_id,)):
         node = NodeId(row["step_key"])
-        if node not in outputs:
+        if row["kind"] == "STEP_FAILURE":
+            failed[node] = row["event"]
+        elif row["kind"] == "STEP_SKIPPED":
+            skipped.add(node)
+        elif node not in outputs:
             begun[node] = _after(begun.get(node), row)
-    return Progress(outputs, begun, waited)
+    return Progress(outputs, begun, failed, frozenset(skipped), waited)
 
 
 def _after(begun: Begun | None, row: Mapping[str, Any]) -> Begun:
@@ -73,6 +85,8 @@ def _after(begun: Begun | None, row: Mapping[str, Any]) -> Begun:
         attempt = begun.attempt if begun else 1
         due = datetime.fromtimestamp(at.timestamp() + (seconds or 0), UTC)
         return Begun(attempt + 1, due, due)
-    if begun is None or row["kind"] == "STEP_RESTARTED":
-        return Begun(begun.attempt if begun else 1, at)
-    return Begun(begun.attempt, begun.started_at)  # started again after a crash: the same attempt
+    if begun is None:
+        return Begun(1, at)
+    if begun.due is not None:
+        return Begun(begun.attempt, at)
+    return begun  # started again after a crash: the same attempt

@@ -52,8 +52,11 @@ class RunLog:
         self._writer = writer
         self._pid = os.getpid()
 
-    def started(self, node: NodeId, attempt: int) -> None:
-        if attempt == 1:
+    def started(self, node: NodeId, attempt: int, *, again: bool = False) -> None:
+        """An attempt starts; ``again``, if it had started before, in a worker that is gone."""
+        if attempt > 1 and again:
+            self._append(step_events.started(node), node, attempt)
+        elif attempt == 1:
             self._writer.append(self._filled(_started(), node))
         else:
             self._append(step_events.restarted(node, attempt), node, attempt)

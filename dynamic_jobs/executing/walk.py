@@ -11,9 +11,16 @@ class GraphWalk:
     """Keeps count of what each node still waits for. Every step costs time in its edges only."""
 
     def __init__(
-        self, graph: PreparedGraph, selected: Collection[NodeId], done: Collection[NodeId] = ()
+        self,
+        graph: PreparedGraph,
+        selected: Collection[NodeId],
+        done: Collection[NodeId] = (),
+        failed: Collection[NodeId] = (),
     ) -> None:
-        """``selected`` are the nodes to run; ``done`` are those of them that have already."""
+        """``selected`` are the nodes to run; some of them may have succeeded or failed already.
+
+        ``skipped`` are those that will not run because of these failures.
+        """
         self._dependents = graph.dependents
         todo = set(selected).difference(done)
         self._waiting = {
@@ -21,6 +28,9 @@ class GraphWalk:
             for node in graph.nodes
             if node in todo
         }
+        for node in failed:
+            self._waiting.pop(node, None)
+        self.skipped = [node for each in failed for node in self.fail(each)]
         self._ready = deque(node for node, count in self._waiting.items() if count == 0)
 
     @property

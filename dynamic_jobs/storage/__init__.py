@@ -3,8 +3,15 @@
 ``dagster.yaml`` names :class:`GraphwrightStorage`, so the stock webserver and daemon use it too.
 """
 
-from dynamic_jobs.storage.lease import Lease, LeaseLost
+from dynamic_jobs.storage.lease import EventRefused, Lease, LeaseLost
 from dynamic_jobs.storage.storage import GraphwrightStorage, event_storage_of
 from dynamic_jobs.storage.writer import EventWriter
 
-__all__ = ["EventWriter", "GraphwrightStorage", "Lease", "LeaseLost", "event_storage_of"]
+__all__ = [
+    "EventRefused",
+    "EventWriter",
+    "GraphwrightStorage",
+    "Lease",
+    "LeaseLost",
+    "event_storage_of",
+]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeAlias
 
 import orjson
 
@@ -13,6 +14,10 @@ from dynamic_jobs.storage.lease import Lease
 from dynamic_jobs.storage.records import STATUS_OF, TERMINAL_STATUSES, Record, StatusChange
 from foundation.database import Connection
 from foundation.ids import RunId, TenantId
+
+
+Entry: TypeAlias = tuple[Record, Lease | None]
+"""A record and the lease it was appended under, if the process had one."""
 
 
 @dataclass(slots=True)
@@ -46,13 +51,15 @@ class RunState:
 
 @dataclass(slots=True)
 class Batch:
-    """Records in order, the leases that this process holds on their runs, and what came of it."""
+    """Records in order, the leases they were appended under, one a run, and what came of it."""
 
     records: Sequence[Record]
     leases: dict[RunId, Lease]
     runs: dict[RunId, RunState] = field(default_factory=dict[RunId, RunState])
     transaction: str | None = None
-    """Its id, once the events are inserted: tells afterwards whether a cut commit went through."""
+    """Its id, once the events are inserted: tells whether a cut commit is still under way."""
+    ends: list[tuple[int, RunId, datetime]] = field(default_factory=list[tuple[int, RunId, datetime]])
+    """Id, run and time of the first and the last event inserted: tells whether it went through."""
 
     @property
     def published(self) -> list[tuple[RunId, int, list[RunEvent]]]:
@@ -121,6 +128,9 @@ def _insert_events(connection: Connection, batch: Batch, records: Sequence[Recor
     )
     rows = connection.execute(statements.INSERT_EVENTS, columns).fetchall()
     batch.transaction = rows[0]["transaction"]
+    batch.ends = [
+        (rows[i]["id"], records[i].run_id, records[i].at.replace(tzinfo=None)) for i in (0, -1)
+    ]
     return [row["id"] for row in rows]
 
 

@@ -6,23 +6,33 @@ The server is asked about a commit whose answer was lost, so a batch is stored e
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import psycopg
 
-from dynamic_jobs.storage.batch import Batch, write_batch
-from dynamic_jobs.storage.lease import Lease
+from dynamic_jobs.storage.batch import Batch, Entry, write_batch
+from dynamic_jobs.storage.lease import EventRefused
 from dynamic_jobs.storage.publisher import Publisher
-from dynamic_jobs.storage.records import Record
-from dynamic_jobs.storage.statements import PLAN_ANEW, PLAN_ONCE, TRANSACTION_STATUS
+from dynamic_jobs.storage.statements import (
+    COUNT_EVENTS,
+    PLAN_ANEW,
+    PLAN_ONCE,
+    TRANSACTION_STATUS,
+)
 from foundation.database import Connection, connect
 from foundation.errors import Unavailable
-from foundation.ids import RunId
 
 _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+_PASSING: Final = ("08", "40", "53", "57P")
+"""SQLSTATEs that are not the batch's fault: connections, deadlocks, resources, shutdowns."""
+
+_OUT_OF_MEMORY: Final = "53200"
+_PATIENCE: Final = 10
+"""Attempts before that is held against the batch after all: it may be what takes the memory."""
 
 _BATCHES_PER_PLAN: Final = 256
 """Planning all statements takes about a millisecond, so per batch it costs little then."""
@@ -41,60 +51,52 @@ class Committer:
         self._connection: Connection | None = None
         self._batches = 0
 
-    def commit(
-        self,
-        records: Sequence[Record],
-        held: Callable[[Iterable[Record]], Mapping[RunId, Lease]],
-    ) -> Refusals:
-        """Commit and publish a batch. ``held`` gives the leases on the runs of some records.
+    def commit(self, entries: Sequence[Entry]) -> Refusals:
+        """Commit and publish a batch, in which a run has one lease at most.
 
         Waits for a database that is away, until the process stops. Records of a lost lease are left
         out; the lease then says so.
         """
         try:
-            self._commit(records, held)
+            self._commit(entries)
         except Unavailable as error:
-            _log.error("gave up %d events while stopping: %s", len(records), error)
-            return dict.fromkeys(range(len(records)), error)
+            _log.error("gave up %d events while stopping: %s", len(entries), error)
+            return dict.fromkeys(range(len(entries)), error)
         except Exception as error:
-            if len(records) == 1:
+            if len(entries) == 1:
                 _log.exception("an event cannot be stored")
-                return {0: error}
-            return self._commit_each(records, held)
+                return {0: refusal(entries[0], error)}
+            return self._commit_each(entries)
         return {}
 
     def close(self) -> None:
         self._disconnect()
         self._publisher.close()
 
-    def _commit_each(
-        self,
-        records: Sequence[Record],
-        held: Callable[[Iterable[Record]], Mapping[RunId, Lease]],
-    ) -> Refusals:
+    def _commit_each(self, entries: Sequence[Entry]) -> Refusals:
         refusals: Refusals = {}
-        for index, record in enumerate(records):
-            for error in self.commit([record], held).values():
+        for index, entry in enumerate(entries):
+            for error in self.commit([entry]).values():
                 refusals[index] = error
         return refusals
 
-    def _commit(
-        self,
-        records: Sequence[Record],
-        held: Callable[[Iterable[Record]], Mapping[RunId, Lease]],
-    ) -> None:
+    def _commit(self, entries: Sequence[Entry]) -> None:
+        records = [record for record, _ in entries]
+        leases = {record.run_id: lease for record, lease in entries if lease is not None}
         attempt = 0
         cut: Batch | None = None
         while True:
-            batch = Batch(records, dict(held(records)))
+            batch = Batch(records, leases)
             try:
                 connection = self._connected()
-                if cut is not None and _went_through(connection, cut):
+                if cut is not None and self._went_through(connection, cut):
                     return  # unpublished, so readers find a gap and read PostgreSQL
                 write_batch(connection, batch)
                 self._publisher.publish(batch.published)
                 return
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except psycopg.Error as error:
+                if not self._passes(error, attempt):
+                    raise
                 self._disconnect()
                 cut = batch if batch.transaction is not None else cut
                 if self._closing.is_set() and attempt >= len(_RETRY_SECONDS):
@@ -120,11 +122,41 @@ class Committer:
             self._connection.close()
             self._connection = None
 
+    def _passes(self, error: psycopg.Error, attempt: int) -> bool:
+        """Whether trying again may help. Else the batch, or one record of it, is at fault."""
+        if self._connection is None or self._connection.closed:
+            return True
+        if error.sqlstate == _OUT_OF_MEMORY:
+            return attempt < _PATIENCE
+        return error.sqlstate is not None and error.sqlstate.startswith(_PASSING)
 
-def _went_through(connection: Connection, batch: Batch) -> bool:
-    """Whether a batch whose commit was cut off is stored after all."""
-    while True:
-        row = connection.execute(TRANSACTION_STATUS, (batch.transaction,)).fetchone()
-        if row is None or row["status"] != "in progress":
-            return row is not None and row["status"] == "committed"
-        time.sleep(_RETRY_SECONDS[0])  # the server has not noticed the cut yet
+    def _went_through(self, connection: Connection, batch: Batch) -> bool:
+        """Whether a batch whose commit was cut off is stored after all.
+
+        The transaction's id only says when that is settled: where the whole server crashed, the id
+        may be another's by now. What counts is whether the events are there.
+        """
+        waits = 0
+        while _in_progress(connection, batch.transaction):
+            if self._closing.is_set() and waits >= len(_RETRY_SECONDS):
+                raise Unavailable("the server is not done with a commit that was cut off")
+            time.sleep(_RETRY_SECONDS[0])  # the server has not noticed the cut yet
+            waits += 1
+        columns = [list(column) for column in zip(*batch.ends, strict=True)]
+        row = connection.execute(COUNT_EVENTS, columns).fetchone()
+        return row is not None and row["stored"] == len(batch.ends)
+
+
+def refusal(entry: Entry, cause: Exception) -> EventRefused:
+    """What those are told who wait for a record that cannot be stored."""
+    error = EventRefused(f"an event cannot be stored: {cause}", run_id=entry[0].run_id)
+    error.__cause__ = cause
+    return error
+
+
+def _in_progress(connection: Connection, transaction: str | None) -> bool:
+    try:
+        row = connection.execute(TRANSACTION_STATUS, (transaction,)).fetchone()
+    except psycopg.errors.InvalidParameterValue:
+        return False  # "in the future": the server crashed before it wrote the id down
+    return row is not None and row["status"] == "in progress"

@@ -1,4 +1,4 @@
-"""A worker's hold on a run: what entitles it to write that run's events."""
+"""A worker's hold on a run, which entitles it to write that run's events, and what may fail."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,6 +12,13 @@ class LeaseLost(GraphwrightError):
 
     code: ClassVar[str] = "lease_lost"
     status: ClassVar[int] = 409
+
+
+class EventRefused(GraphwrightError):
+    """An event cannot be stored for what it holds, however often it is tried; others can."""
+
+    code: ClassVar[str] = "event_refused"
+    status: ClassVar[int] = 500
 
 
 @dataclass(slots=True)

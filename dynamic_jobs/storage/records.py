@@ -62,6 +62,11 @@ class Record:
     asset: AssetNews | None = None
     check: CheckNews | None = None
 
+    @property
+    def size(self) -> int:
+        """The length of its texts, in characters."""
+        return len(self.event) + (len(self.output[1]) if self.output else 0)
+
     @classmethod
     def of(cls, entry: EventLogEntry, output: tuple[NodeId, str] | None = None) -> "Record":
         at = datetime.fromtimestamp(entry.timestamp, UTC)

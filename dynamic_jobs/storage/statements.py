@@ -36,8 +36,17 @@ SELECT * FROM unnest(
 RETURNING id, pg_current_xact_id()::text AS transaction
 """
 
-# After a connection was cut during COMMIT: did it go through? NULL is too old to tell.
+# After a connection was cut during COMMIT: is it still under way? NULL is too old to tell.
 TRANSACTION_STATUS: Final[LiteralString] = "SELECT pg_xact_status(%s::xid8) AS status"
+
+# How many of these events are stored. After a crash a number of a transaction or an event may be
+# given out again, but not to an event of the same run and time.
+COUNT_EVENTS: Final[LiteralString] = """
+SELECT count(*) AS stored
+FROM unnest(%s::bigint[], %s::text[], %s::timestamp[]) AS mine (id, run_id, timestamp)
+JOIN event_logs e
+  ON e.id = mine.id AND e.run_id = mine.run_id AND e.timestamp = mine.timestamp
+"""
 
 INSERT_OUTPUTS: Final[LiteralString] = """
 INSERT INTO graphwright.node_outputs (tenant, run_id, node, value)

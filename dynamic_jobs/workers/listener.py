@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from dynamic_jobs.control import CANCEL_CHANNEL
+from dynamic_jobs.control import CANCEL_CHANNEL, cancelled
 from dynamic_jobs.creating.new_run import WAKE_CHANNEL
 from dynamic_jobs.executing.active import Interrupt
 from foundation.database import async_connect
-from foundation.ids import RunId
+from foundation.ids import RunId, TenantId
 
 _log = logging.getLogger(__name__)
 
@@ -19,18 +19,24 @@ _AGAIN_SECONDS = 1.0
 
 
 async def listen(
-    database_url: str, wake: Callable[[], None], interrupt: Callable[[RunId, Interrupt], None]
+    database_url: str,
+    wake: Callable[[], None],
+    interrupt: Callable[[RunId, Interrupt], None],
+    held: Callable[[], Mapping[RunId, TenantId]],
 ) -> None:
     """Listen until cancelled, on a connection of its own.
 
-    A lost notification costs a poll, never a run.
+    What was notified while nobody listened is looked up: whether there is work, and whether one of
+    the runs that are ``held`` is to be cancelled.
     """
     while True:
         try:
             async with await async_connect(database_url) as connection:
                 for channel in (WAKE_CHANNEL, CANCEL_CHANNEL):
                     await connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
-                wake()  # whatever came while nobody listened
+                wake()
+                for run_id in await cancelled(connection, held()):
+                    interrupt(run_id, "cancel")
                 async for notification in connection.notifies():
                     if notification.channel == CANCEL_CHANNEL:
                         interrupt(RunId(notification.payload), "cancel")

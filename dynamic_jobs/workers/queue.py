@@ -5,7 +5,7 @@ from typing import Final, Literal, LiteralString
 
 from dagster import DagsterRun, DagsterRunStatus, deserialize_value
 
-from dynamic_jobs.storage import Lease
+from dynamic_jobs.storage import Lease, LeaseLost
 from foundation.database import AsyncConnection, Connection
 from foundation.ids import GraphVersionId, RunId, TenantId
 from graph_defs.json_values import JsonObject
@@ -33,20 +33,24 @@ WITH next AS (
     RETURNING r.*, next.waited
 )
 SELECT c.tenant, c.run_id::text, c.epoch, c.graph_version_id::text, c.status, c.params, c.trigger,
-    c.parent_run_id::text, c.created_at, c.started_at IS NOT NULL AS resumed, c.waited, d.run_body
+    c.parent_run_id::text, c.created_at, c.started_at IS NOT NULL AS resumed, c.waited, d.run_body,
+    d.pipeline_name AS job_name
 FROM claimed c LEFT JOIN runs d ON d.run_id = c.run_id::text
 """
 
-# A run that its owner is cancelling is not put back: the canceller ends it.
+# One that its owner is cancelling is put back as that: its next worker does nothing but end it.
 HAND_BACK: Final[LiteralString] = """
 WITH mine AS (
-    UPDATE graphwright.runs SET worker = NULL, epoch = epoch + 1, status = %(status)s
+    UPDATE graphwright.runs SET worker = NULL, epoch = epoch + 1,
+        status = CASE WHEN status = 'cancelling' THEN status ELSE %(status)s END
     WHERE tenant = %(tenant)s AND run_id = %(run_id)s AND epoch = %(epoch)s
-        AND status IN ('queued', 'running')
-    RETURNING tenant, run_id, priority
+        AND status IN ('queued', 'running', 'cancelling')
+    RETURNING tenant, run_id, priority, status
 )
 INSERT INTO graphwright.run_queue (tenant, run_id, priority, not_before, waited)
-SELECT tenant, run_id, priority, now() + %(delay)s * interval '1 second', %(status)s = 'waiting'
+SELECT tenant, run_id, priority,
+    now() + CASE WHEN status = 'cancelling' THEN 0 ELSE %(delay)s END * interval '1 second',
+    status = 'waiting'
 FROM mine
 RETURNING run_id
 """
@@ -68,8 +72,15 @@ class Claim:
     trigger: JsonObject
     parent_run_id: RunId | None
     created_at: str
-    dagster_run: DagsterRun | None
-    """None where Dagster's record of it was deleted."""
+    job_name: str
+    run_body: str | None
+    """Dagster's run, serialized; None where its record of it was deleted."""
+
+    def dagster_run(self) -> DagsterRun:
+        """Dagster's run. Raises what reading it raises, and :class:`LeaseLost` if it is gone."""
+        if self.run_body is None:
+            raise LeaseLost("the run was deleted", run_id=self.lease.run_id)
+        return deserialize_value(self.run_body, DagsterRun).with_status(DagsterRunStatus.STARTED)
 
 
 async def claim(connection: AsyncConnection, worker: str, limit: int) -> list[Claim]:
@@ -86,7 +97,8 @@ async def claim(connection: AsyncConnection, worker: str, limit: int) -> list[Cl
             trigger=row["trigger"],
             parent_run_id=row["parent_run_id"] and RunId(row["parent_run_id"]),
             created_at=row["created_at"].isoformat(),
-            dagster_run=row["run_body"] and _dagster_run(row["run_body"]),
+            job_name=row["job_name"] or "",
+            run_body=row["run_body"],
         )
         for row in await cursor.fetchall()
     ]
@@ -107,7 +119,3 @@ def hand_back(
         "delay": delay_seconds,
     }
     return connection.execute(HAND_BACK, values).fetchone() is not None
-
-
-def _dagster_run(body: str) -> DagsterRun:
-    return deserialize_value(body, DagsterRun).with_status(DagsterRunStatus.STARTED)

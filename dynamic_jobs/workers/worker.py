@@ -40,9 +40,12 @@ _PAUSES: Final = (0.005, 0.05, _POLL_SECONDS)
 _HELD_PER_BUSY: Final = 64
 """Runs that a worker holds at most for each that it executes at once: the others wait."""
 _CONNECTIONS: Final = 4
+_WIND_DOWN_SECONDS: Final = 15.0
+"""For runs that are handed back, which the database may hold up."""
 
 REGISTER: Final[LiteralString] = """
 INSERT INTO graphwright.workers (worker, host, pid) VALUES (%s, %s, %s)
+ON CONFLICT (worker) DO UPDATE SET idle = false, seen_at = now()
 """
 SET_IDLE: Final[LiteralString] = """
 UPDATE graphwright.workers SET idle = true, seen_at = now() WHERE worker = %s
@@ -103,7 +106,7 @@ class Worker:
     async def _serve(self, execution: RunExecution) -> None:
         self._loop = asyncio.get_running_loop()
         listening = asyncio.create_task(
-            listen(self._settings.database_url, self._wake.set, execution.interrupt)
+            listen(self._settings.database_url, self._wake.set, execution.interrupt, execution.runs)
         )
         try:
             _log.info(
@@ -128,7 +131,6 @@ class Worker:
                 if connection is not None:
                     await connection.close()
                 connection = None
-                self._id = new_id()  # the old row may be there or not: a new one is never in doubt
                 await self._woken(_POLL_SECONDS)
         if connection is not None:
             try:  # the runs are to be drained whatever the database does
@@ -168,7 +170,8 @@ class Worker:
 
     def _free(self, execution: RunExecution) -> int:
         most = self._settings.worker_runs
-        return min(most - execution.busy, most * _HELD_PER_BUSY - execution.held)
+        held = len(self._runs)
+        return min(most - (held - execution.waiting), most * _HELD_PER_BUSY - held)
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         self._runs.discard(run)
@@ -197,7 +200,9 @@ class Worker:
                 break
         execution.interrupt_all("hand_back")
         if self._runs:
-            await asyncio.wait(self._runs)
+            _, stuck = await asyncio.wait(self._runs, timeout=_WIND_DOWN_SECONDS)
+            if stuck:
+                _log.error("%d runs could not be handed back", len(stuck))
 
 
 def _dagster_home(state: Path) -> Path:

@@ -3,21 +3,75 @@
 import json
 import os
 import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Semaphore, Thread
 from typing import Any
 
+import orjson
 import pytest
 from dagster import AssetKey, DagsterInstance
 
 import node_types
 from dynamic_jobs.control import cancel
+from dynamic_jobs.executing import nodes as nodes_module
 from dynamic_jobs.reading.event_log import read_events
 from dynamic_jobs.reading.runs import RunStore
 from dynamic_jobs.storage import event_storage_of
-from foundation.database import AsyncPool
-from foundation.ids import RunId
+from foundation.database import AsyncPool, connect
+from foundation.ids import NodeId, RunId
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
 from tests.dynamic_jobs.test_parity import run_fast, run_stock
+
+
+class Gate(ThreadingHTTPServer):
+    """Answers requests with the statuses that it is given, and waits for each."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.statuses: SimpleQueue[int] = SimpleQueue()
+        self.requests = Semaphore(0)
+        self.seen = 0
+        self.look: Callable[[], None] = lambda: None
+        Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def node(self) -> dict[str, Any]:
+        return {"type": "http.request", "with": {"url": f"http://127.0.0.1:{self.server_port}/"}}
+
+    def answer(self, status: int) -> None:
+        self.statuses.put(status)
+
+    def asked(self, times: int) -> None:
+        """Wait until so many requests have come in all."""
+        while self.seen < times:
+            self.requests.acquire()
+            self.seen += 1
+
+    def __exit__(self, *args: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        gate = self.server
+        assert isinstance(gate, Gate)
+        gate.look()
+        gate.requests.release()
+        self.send_response(gate.statuses.get())
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
 
 MORE_TYPES = Path(__file__).parent / "node_types"
 
@@ -172,6 +226,71 @@ def test_a_retry_delay_is_kept_off_the_worker(bench: Bench) -> None:
     assert ("node.succeeded", "one", 2) in client_events(bench, run_id)
 
 
+def test_a_failure_stands_when_the_run_comes_back(bench: Bench) -> None:
+    """It failed before it left its worker: it is not tried again, and fails the run."""
+    nodes = {
+        "bad": flaky(9),
+        "after": value(1, "bad"),
+        "wait": {"type": "work.sleep", "with": {"seconds": 1}},
+        "last": value(2, "wait"),
+    }
+    run_id = bench.start(bench.publish(graph(nodes)))
+    with bench.worker(leave_seconds=0.1):
+        bench.wait_for(run_id, "waiting")
+        row = bench.wait_for(run_id)
+    assert (row["status"], row["error"]["code"]) == ("failed", "node_failed")
+    assert row["error"]["node"] == "bad"
+    assert kinds(bench, run_id, "bad") == ["STEP_START", "STEP_FAILURE"]
+    assert kinds(bench, run_id, "after") == ["STEP_SKIPPED"]
+    assert kinds(bench, run_id, "last")[-1] == "STEP_SUCCESS"
+    assert client_events(bench, run_id)[-1][0] == "run.failed"
+
+
+def test_a_later_attempt_that_is_interrupted_keeps_its_number(bench: Bench) -> None:
+    with Gate() as gate:
+        node: dict[str, Any] = {**gate.node, "retry": {"limit": 2}}
+        run_id = bench.start(bench.publish(graph({"one": node})))
+        with bench.worker(http_private=True, drain_seconds=0.0):
+            gate.answer(500)
+            gate.asked(2)
+        with bench.worker(http_private=True):
+            gate.asked(3)
+            gate.answer(200)  # to the request whose run has left it
+            gate.answer(200)
+            bench.wait_for(run_id)
+    attempts = [attempt for kind, _, attempt in client_events(bench, run_id) if kind[:5] == "node."]
+    assert attempts == [1, 1, 2, 2, 2, 2]
+
+    async def read(pool: AsyncPool) -> tuple[str, int]:
+        node = (await RunStore(pool).get(TENANT, run_id)).nodes[NodeId("one")]
+        return node.status, node.attempt
+
+    assert bench.with_pool(read) == ("succeeded", 2)
+
+
+def test_a_node_with_effects_starts_when_all_before_it_is_committed(bench: Bench) -> None:
+    seen: list[Any] = []
+    with connect(bench.settings.database_url) as other, Gate() as gate:
+
+        def look() -> None:
+            query = (
+                "SELECT dagster_event_type AS kind, step_key FROM event_logs"
+                " WHERE step_key IS NOT NULL ORDER BY id"
+            )
+            seen.extend((row["step_key"], row["kind"]) for row in other.execute(query))
+
+        gate.look = look
+        gate.answer(200)
+        post: dict[str, Any] = {"type": "http.request", "needs": ["before"], "with": {
+            "url": gate.node["with"]["url"], "method": "POST",
+        }}  # fmt: skip
+        run_id = bench.start(bench.publish(graph({"before": value(1), "post": post})))
+        with bench.worker(http_private=True):
+            assert bench.wait_for(run_id)["status"] == "succeeded"
+    assert ("before", "STEP_SUCCESS") in seen
+    assert seen[-1] == ("post", "STEP_START")
+
+
 def test_runs_that_wait_leave_room_for_others(bench: Bench) -> None:
     sleeping = bench.publish(
         graph({"wait": {"type": "work.sleep", "with": {"seconds": 5}}}, name="sleeping")
@@ -223,3 +342,27 @@ def test_a_materialization_equals_that_of_stock_dagster(bench: Bench) -> None:
         event = json.loads(row["event"])["dagster_event"]
         told.append((event["event_specific_data"], event["message"], row["asset_key"]))
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(("levels", "status"), [(120, "succeeded"), (250, "failed")])
+def test_an_output_may_not_be_nested_without_end(
+    bench: Bench, tmp_path: Path, levels: int, status: str
+) -> None:
+    """Past some levels no reader of JSON takes it: not a client's, and not our own."""
+    (tmp_path / "deep.json").write_text("[" * levels + "]" * levels)
+    nodes = {"one": {"type": "file.read", "with": {"path": "deep.json"}}}
+    run_id = bench.start(bench.publish(graph(nodes)))
+    with bench.worker(file_roots=(tmp_path,)):
+        row = bench.wait_for(run_id)
+    assert row["status"] == status, row["error"]
+    assert row["error"] is None or row["error"]["code"] == "output_too_deep"
+    assert [kind for kind, _, _ in client_events(bench, run_id)].count("node.started") == 1
+
+
+def test_orjson_writes_as_many_levels_as_we_reckon_with() -> None:
+    value: list[Any] = []
+    for _ in range(nodes_module._ORJSON_DEPTH - 1):  # pyright: ignore[reportPrivateUsage]
+        value = [value]
+    orjson.dumps(value)
+    with pytest.raises(TypeError, match=r"[Rr]ecursion"):
+        orjson.dumps([value])

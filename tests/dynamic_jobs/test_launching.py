@@ -19,9 +19,9 @@ from dynamic_jobs.compiling.compiler import Compiler
 from dynamic_jobs.creating.launchable import Launchable
 from dynamic_jobs.creating.launching import RunCreator, Trigger
 from dynamic_jobs.creating.new_run import WAKE_CHANNEL, NewRun, dagster_run, enqueued
-from dynamic_jobs.creating.run_batches import RunBatches
+from dynamic_jobs.creating.run_batches import InDoubt, RunBatches
 from foundation.database import AsyncPool, async_pool, connect
-from foundation.errors import Invalid, NotFound, Unavailable
+from foundation.errors import Invalid, NotFound
 from foundation.ids import GraphId, GraphVersionId, RunId, TenantId, new_id
 from graph_defs.fingerprint import fingerprint
 from graph_defs.store import GraphStore
@@ -300,8 +300,8 @@ async def test_a_lost_connection_is_told_and_nothing_is_written_twice(
         bench.connection.execute("SELECT pg_terminate_backend(%s)", (writer,))
         await asyncio.wait(cut)
     told = [task.exception() for task in cut]
-    assert all(isinstance(error, Unavailable) for error in told)
-    ids = {error.ids["run_id"] for error in told if isinstance(error, Unavailable)}
+    assert all(isinstance(error, InDoubt) for error in told)
+    ids = {error.ids["run_id"] for error in told if isinstance(error, InDoubt)}
     assert len(ids) == 2
     made = {first, await next_batch}
     assert stored(bench) == [made] * len(TABLES)
@@ -445,3 +445,14 @@ async def test_a_graph_that_was_used_just_now_is_left_alone(
     bench.connection.execute("UPDATE graphwright.recent_graphs SET used_at = '2020-01-01T00:00Z'")
     await asyncio.gather(start(creator), start(creator))
     assert used()["used_at"] > before["used_at"]
+
+
+async def test_a_lock_on_one_graph_holds_nobody_up(
+    bench: Bench, pool: AsyncPool, creator: RunCreator
+) -> None:
+    await publish(pool)
+    bench.connection.execute("UPDATE graphwright.recent_graphs SET used_at = '2020-01-01T00:00Z'")
+    with connect(bench.settings.database_url) as other, other.transaction():
+        other.execute("SELECT FROM graphwright.recent_graphs FOR UPDATE")
+        async with asyncio.timeout(30):
+            await start(creator)

@@ -5,6 +5,7 @@ import json
 import pytest
 from dagster import DagsterInstance
 
+from foundation.database import connect
 from foundation.ids import RunId
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
 
@@ -188,3 +189,47 @@ def test_any_json_survives_params_outputs_and_failure(bench: Bench) -> None:
         run = instance.get_run_by_id(failing)
         assert run is not None
         assert run.tags["dagster/failure_reason"] == "STEP_FAILURE"
+
+
+def test_a_cancel_while_nobody_listens_is_heeded(bench: Bench) -> None:
+    """The notification is lost with the connection; the worker asks when it listens again."""
+    version = bench.publish(graph({"wait": {"type": "work.sleep", "with": {"seconds": 60}}}))
+    run_id = bench.start(version)
+    listening = (
+        "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND query LIKE '%AS held (tenant, run_id)%'"  # the last that a listener asks
+    )
+    with bench.worker(leave_seconds=3_600), DagsterInstance.get() as instance:
+        bench.wait_for(run_id, "running")
+        while not bench.connection.execute(f"SELECT {listening}").fetchall():
+            pass
+        bench.connection.execute(f"SELECT pg_terminate_backend(pid) {listening}")
+        assert instance.run_coordinator.cancel_run(run_id)
+        assert bench.wait_for(run_id)["status"] == "cancelled"
+
+
+def test_a_cancel_at_the_moment_of_handing_back_ends_the_run(bench: Bench) -> None:
+    """It is neither on the queue nor with a worker then; the next worker ends it."""
+    version = bench.publish(graph({"wait": {"type": "work.sleep", "with": {"seconds": 60}}}))
+    run_id = bench.start(version)
+    with connect(bench.settings.database_url) as other:
+        with bench.worker(leave_seconds=3_600, drain_seconds=0.0) as worker:
+            bench.wait_for(run_id, "running")
+            with other.transaction():
+                other.execute(
+                    "UPDATE graphwright.runs SET status = 'cancelling' WHERE run_id = %s", (run_id,)
+                )
+                worker.stop()
+        assert bench.row(run_id)["status"] == "cancelling"
+    with bench.worker():
+        assert bench.wait_for(run_id)["status"] == "cancelled"
+
+
+def test_a_run_that_cannot_be_read_takes_no_other_with_it(bench: Bench) -> None:
+    version = bench.publish(graph({"one": value(1)}))
+    bad, *good = bench.start_many(version, 5)
+    bench.connection.execute("UPDATE runs SET run_body = 'nonsense' WHERE run_id = %s", (bad,))
+    with bench.worker():
+        assert {bench.wait_for(run_id)["status"] for run_id in good} == {"succeeded"}
+        row = bench.wait_for(bad)
+    assert (row["status"], row["error"]["code"]) == ("failed", "internal")

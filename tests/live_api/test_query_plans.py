@@ -216,6 +216,7 @@ def _sent_by_threads(run_id: RunId) -> list[Sent]:
         Sent(control.STATUS, {"tenant": TENANT, "run_id": run_id}),
         Sent(control.DEQUEUE, (run_id,)),
         Sent(control.NOTIFY, (run_id,)),
+        Sent(control.CANCELLING, ([TENANT], [run_id])),
     ]
 
 
