@@ -118,13 +118,14 @@ def _ours(database: str, redis: str) -> Callable[[str, list[Any], bool], float]:
 
     def store(run_id: str, entries: list[Any], live: bool) -> float:
         connection.execute(RUN, {"run_id": run_id, "live": live})
-        storage.writer.hold(Lease(TenantId("bench"), RunId(run_id), 1))
+        lease = Lease(TenantId("bench"), RunId(run_id), 1)
+        storage.writer.hold(lease)
         began = time.perf_counter()
         for entry in entries:
             storage.event_log_storage.store_event(entry)
         storage.writer.flush(RunId(run_id))
         took = time.perf_counter() - began
-        storage.writer.release(RunId(run_id))
+        storage.writer.release(lease)
         return took
 
     return store

@@ -112,7 +112,7 @@ class RunExecution:
             await self._fail(claimed)
         finally:
             self._runtime.active.pop(lease.run_id, None)
-            self._writer.release(lease.run_id)
+            self._writer.release(lease)
         if back is not None:  # only now, for this very worker may be the next to claim it
             await self._hand_back(claimed.lease, back)
 
@@ -218,6 +218,7 @@ class RunExecution:
     async def _fail(self, claimed: Claim) -> None:
         """End a run that cannot be executed by a fault of ours: it must not come back for ever."""
         lease = claimed.lease
+        lease.outputs = None  # they may be what could not be stored
         lease.error = {
             "code": "internal",
             "message": "the run could not be executed",
@@ -230,7 +231,8 @@ class RunExecution:
             _log.exception("run %s could not even be ended", lease.run_id)
 
     def _report(self, claimed: Claim, kind: DagsterEventType) -> None:
-        self._writer.append(run_record(claimed.lease.run_id, claimed.job_name, kind))
+        lease = claimed.lease
+        self._writer.append(run_record(lease.run_id, claimed.job_name, kind), lease=lease)
 
     async def _hand_back(self, lease: Lease, back: "_HandBack") -> None:
         """Put the run back on the queue, whatever it takes: nobody else would."""

@@ -80,6 +80,7 @@ class _RunLog:
         self._active = active
         self._job_name = job_name
         self._writer = writer
+        self._lease = writer.lease(active.run_id)
 
     def log_dagster_event(
         self, level: int, msg: str, dagster_event: DagsterEvent, batch_metadata: object = None
@@ -101,5 +102,6 @@ class _RunLog:
                     job_name=self._job_name,
                     dagster_event=dagster_event,
                 )
-            )
+            ),
+            lease=self._lease,
         )

@@ -43,6 +43,8 @@ _LEVELS = {
 class RunLog:
     """Appends one run's events to the writer. Safe to call from any thread.
 
+    Raises ``LeaseLost`` once the run is not held any more under the lease that it was made under.
+
     First attempts, which are nearly all, are written from templates.
     """
 
@@ -50,6 +52,7 @@ class RunLog:
         self._run_id = RunId(run.run_id)
         self._job = run.job_name
         self._writer = writer
+        self._lease = writer.lease(self._run_id)
         self._pid = os.getpid()
 
     def started(self, node: NodeId, attempt: int, *, again: bool = False) -> None:
@@ -57,7 +60,7 @@ class RunLog:
         if attempt > 1 and again:
             self._append(step_events.started(node), node, attempt)
         elif attempt == 1:
-            self._writer.append(self._filled(_started(), node))
+            self._write(self._filled(_started(), node))
         else:
             self._append(step_events.restarted(node, attempt), node, attempt)
 
@@ -72,7 +75,7 @@ class RunLog:
             self._append(success, node, attempt, stored=output.text)
             return
         handled = _handled_shown() if is_shown(output.text) else _handled_hidden()
-        self._writer.append(
+        self._write(
             self._filled(_output(), node),
             self._filled(handled, node, bytes=str(output.size), value=output.text),
             self._filled(
@@ -101,11 +104,11 @@ class RunLog:
         self._append(step_events.materialized(key, metadata), node, attempt)
 
     def skipped(self, node: NodeId) -> None:
-        self._writer.append(self._filled(_skipped(), node))
+        self._write(self._filled(_skipped(), node))
 
     def message(self, node: NodeId, level: str, text: str) -> None:
         """A line that a node logged."""
-        self._writer.append(
+        self._write(
             Record.of(
                 EventLogEntry(
                     error_info=None,
@@ -119,6 +122,9 @@ class RunLog:
             )
         )
 
+    def _write(self, *records: Record) -> None:
+        self._writer.append(*records, lease=self._lease)
+
     def _append(
         self, event: StepEvent, node: NodeId, attempt: int, *, stored: str | None = None
     ) -> DagsterEvent:
@@ -130,7 +136,7 @@ class RunLog:
             pid=self._pid,
             attempt=attempt,
         )
-        self._writer.append(Record.of(entry, None if stored is None else (node, stored)))
+        self._write(Record.of(entry, None if stored is None else (node, stored)))
         return entry.get_dagster_event()
 
     def _filled(

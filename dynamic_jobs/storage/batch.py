@@ -15,7 +15,6 @@ from dynamic_jobs.storage.records import STATUS_OF, TERMINAL_STATUSES, Record, S
 from foundation.database import Connection
 from foundation.ids import RunId, TenantId
 
-
 Entry: TypeAlias = tuple[Record, Lease | None]
 """A record and the lease it was appended under, if the process had one."""
 
@@ -58,7 +57,9 @@ class Batch:
     runs: dict[RunId, RunState] = field(default_factory=dict[RunId, RunState])
     transaction: str | None = None
     """Its id, once the events are inserted: tells whether a cut commit is still under way."""
-    ends: list[tuple[int, RunId, datetime]] = field(default_factory=list[tuple[int, RunId, datetime]])
+    ends: list[tuple[int, RunId, datetime]] = field(
+        default_factory=list[tuple[int, RunId, datetime]]
+    )
     """Id, run and time of the first and the last event inserted: tells whether it went through."""
 
     @property

@@ -11,11 +11,13 @@ whose lease was lost leaves the batch without failing the others (docs/adr/0004-
 import heapq
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from dynamic_jobs.storage.commit import Committer
+from dynamic_jobs.storage.batch import Entry
+from dynamic_jobs.storage.commit import Committer, Refusals, refusal
 from dynamic_jobs.storage.lease import Lease, LeaseLost
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record
@@ -25,6 +27,8 @@ from foundation.ids import RunId
 _log = logging.getLogger(__name__)
 
 _MAX_BATCH: Final = 1_000
+_MAX_BATCH_SIZE: Final = 8 * 2**20
+"""In characters of events and outputs; a record that is larger makes a batch of its own."""
 
 Committed: TypeAlias = Callable[[Exception | None], None]
 """Told that all is committed, or why not."""
@@ -59,10 +63,9 @@ class EventWriter:
         self._committer = Committer(database_url, publisher, self._closing)
         self._thread: threading.Thread | None = None
         self._leases: dict[RunId, Lease] = {}
-        self._released: set[RunId] = set()
-        self._pending: list[Record] = []
-        self._last: dict[RunId, int] = {}
-        """The number of the newest record of each run that has some not committed yet."""
+        self._pending: deque[Entry] = deque()
+        self._last: dict[RunId, tuple[int, Lease | None]] = {}
+        """Of each run that has records not committed yet, the newest one's number and lease."""
         self._appended = 0
         self._written = 0
         self._waiters: list[_Waiter] = []  # a heap
@@ -72,33 +75,41 @@ class EventWriter:
         """From now on this process writes the run, under this lease."""
         with self._lock:
             self._leases[lease.run_id] = lease
-            self._released.discard(lease.run_id)
+            self._failed.pop(lease.run_id, None)  # it was another's who did not ask
 
-    def release(self, run_id: RunId) -> None:
-        """The lease goes once what was appended under it is written: until then it is checked."""
+    def release(self, lease: Lease) -> None:
+        """Nothing more is written under this lease, save what was appended: that is checked still.
+
+        Where the process holds the run under another lease by now, that one stays.
+        """
         with self._lock:
-            if run_id in self._last:
-                self._released.add(run_id)
-            else:
-                self._leases.pop(run_id, None)
+            if self._leases.get(lease.run_id) is lease:
+                del self._leases[lease.run_id]
+                self._failed.pop(lease.run_id, None)
 
     def lease(self, run_id: RunId) -> Lease | None:
         return self._leases.get(run_id)
 
-    def append(self, *records: Record) -> None:
+    def append(self, *records: Record, lease: Lease | None = None) -> None:
         """Queue records for the next batch. Returns at once; :meth:`flush` waits for the commit.
 
-        Raises :class:`LeaseLost` when another worker has taken the run over.
+        They are written under the lease that the process holds on their run, if it holds one. Who
+        names the ``lease`` it works under is told when that is not the one any more.
+
+        Raises :class:`LeaseLost` when another worker has taken the run over, or the lease was
+        released; :class:`Unavailable` when the writer is closed.
         """
         with self._lock:
-            for record in records:
-                lease = self._leases.get(record.run_id)
-                if lease is not None and lease.lost:
+            if self._closing.is_set():
+                raise Unavailable("the process is stopping and takes no more events")
+            entries = [(record, self._leases.get(record.run_id)) for record in records]
+            for record, held in entries:
+                if (held is not None and held.lost) or (lease is not None and held is not lease):
                     raise _lost(record.run_id)
-            for record in records:
+            for record, held in entries:
                 self._appended += 1
-                self._last[record.run_id] = self._appended
-            self._pending.extend(records)
+                self._last[record.run_id] = self._appended, held
+            self._pending.extend(entries)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="event-writer", daemon=True)
                 self._thread.start()
@@ -113,17 +124,17 @@ class EventWriter:
 
         With nothing pending it is called at once, by the caller's thread; else by the writer's
         thread, after the events were published and with no lock held, so it must not block. It
-        gets None, or :class:`LeaseLost` for a run taken over by another worker, or the database's
-        own error when it refused a record of this run, or :class:`Unavailable` when the process
-        stops without a database.
+        gets None, or :class:`LeaseLost` for a run taken over by another worker, or
+        :class:`EventRefused` when a record of this run cannot be stored, or :class:`Unavailable`
+        when the process stops without a database.
         """
         with self._lock:
-            lease = None if run_id is None else self._leases.get(run_id)
-            waiter = _Waiter(self._newest(run_id), callback, run_id, lease)
+            waiter = _Waiter(self._newest(run_id), callback, run_id)
+            if run_id is not None:
+                _, waiter.lease = self._last.get(run_id) or (0, self._leases.get(run_id))
+                waiter.failure = self._failed.pop(run_id, None)
             if self._lines_up(waiter):
                 return
-            if run_id is not None:
-                waiter.failure = self._failed.pop(run_id, None)
         waiter.tell()
 
     def flush(self, run_id: RunId | None = None, timeout: float = 60.0) -> None:
@@ -172,7 +183,7 @@ class EventWriter:
 
     def _newest(self, run_id: RunId | None) -> int:
         """The number of the last record to wait for."""
-        return self._appended if run_id is None else self._last.get(run_id, 0)
+        return self._appended if run_id is None else self._last.get(run_id, (0, None))[0]
 
     def _lines_up(self, waiter: _Waiter) -> bool:
         """Put it in line, unless there is nothing that it has to wait for."""
@@ -195,43 +206,55 @@ class EventWriter:
                 self._wake.wait_for(lambda: self._pending or self._closing.is_set())
                 if not self._pending:
                     return
-                records, self._pending = self._pending[:_MAX_BATCH], self._pending[_MAX_BATCH:]
-            refusals = self._committer.commit(records, self._held)
-            for waiter in self._settle(records, refusals):
+                entries = self._take()
+            try:
+                refusals = self._committer.commit(entries)
+            except Exception as error:  # without its thread the process would write no more
+                _log.exception("a batch of events could not be committed")
+                refusals = Refusals((i, refusal(e, error)) for i, e in enumerate(entries))
+            for waiter in self._settle(entries, refusals):
                 try:
                     waiter.tell()
                 except Exception:
                     _log.exception("a callback on a commit failed")
 
-    def _settle(self, records: Sequence[Record], refusals: dict[int, Exception]) -> list[_Waiter]:
+    def _take(self) -> list[Entry]:
+        """The next batch: of bounded size, and a run in it has one lease at most."""
+        entries: list[Entry] = []
+        leases: dict[RunId, Lease | None] = {}
+        size = 0
+        while self._pending and len(entries) < _MAX_BATCH:
+            record, lease = self._pending[0]
+            size += record.size
+            if entries and size > _MAX_BATCH_SIZE:
+                break
+            if leases.setdefault(record.run_id, lease) is not lease:
+                break
+            entries.append(self._pending.popleft())
+        return entries
+
+    def _settle(self, entries: Sequence[Entry], refusals: Refusals) -> list[_Waiter]:
         """Count a batch as written, and take out of line who waited for no more than it."""
         with self._lock:
             for index, error in refusals.items():
-                self._refuse(records[index].run_id, self._written + index + 1, error)
-            self._written += len(records)
-            for run_id in {record.run_id for record in records}:
-                if self._last[run_id] <= self._written:
-                    del self._last[run_id]
-                    if run_id in self._released:
-                        self._released.remove(run_id)
-                        del self._leases[run_id]
+                self._refuse(entries[index], self._written + index + 1, error)
+            self._written += len(entries)
+            for run_id in {record.run_id for record, _ in entries}:
+                if self._newest(run_id) <= self._written:
+                    self._last.pop(run_id, None)
             due: list[_Waiter] = []
             while self._waiters and self._waiters[0].target <= self._written:
                 due.append(heapq.heappop(self._waiters))
             return due
 
-    def _refuse(self, run_id: RunId, number: int, error: Exception) -> None:
+    def _refuse(self, entry: Entry, number: int, error: Exception) -> None:
         """A refusal is told to all who wait for that record, else to the next who asks."""
+        run_id, lease = entry[0].run_id, entry[1]
         told = [w for w in self._waiters if w.run_id == run_id and w.target >= number]
         for waiter in told:
             waiter.failure = waiter.failure or error
-        if not told:
+        if not told and self._leases.get(run_id) is lease:  # else whom it concerns has gone
             self._failed[run_id] = error
-
-    def _held(self, records: Iterable[Record]) -> dict[RunId, Lease]:
-        with self._lock:
-            run_ids = {record.run_id for record in records}
-            return {run_id: self._leases[run_id] for run_id in run_ids & self._leases.keys()}
 
 
 def _lost(run_id: RunId) -> LeaseLost:

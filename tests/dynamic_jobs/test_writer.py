@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, LiteralString, cast
 from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 
-import psycopg
 import pytest
 import redis
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry
@@ -21,7 +20,7 @@ from dagster._core.events import EngineEventData
 
 from dynamic_jobs.control import run_record
 from dynamic_jobs.reading.events import channel_of
-from dynamic_jobs.storage import EventWriter, Lease, LeaseLost
+from dynamic_jobs.storage import EventRefused, EventWriter, Lease, LeaseLost
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record
 from foundation.errors import Unavailable
@@ -224,14 +223,15 @@ def test_a_run_does_not_wait_for_the_events_of_another(
 def test_a_callback_of_a_lost_run_is_told_so(
     bench: Bench, writer: EventWriter, run_id: RunId
 ) -> None:
-    writer.hold(Lease(TENANT, run_id, epoch=0))
+    lease = Lease(TENANT, run_id, epoch=0)
+    writer.hold(lease)
     with bench.connection.transaction():
         bench.connection.execute(
             "UPDATE graphwright.runs SET epoch = epoch + 1 WHERE run_id = %s", (run_id,)
         )
         writer.append(line(run_id, "too late"))
         told = outcome(writer, run_id)
-        writer.release(run_id)
+        writer.release(lease)
     assert isinstance(told.result(10), LeaseLost)
 
 
@@ -248,8 +248,8 @@ def test_a_refused_record_is_told_to_all_who_wait_for_it_and_costs_only_itself(
         writer.append(line(other, "fine"))
         unconcerned = outcome(writer, other)
     assert before.result(10) is None
-    assert isinstance(after.result(10), psycopg.DataError)
-    assert isinstance(after_too.result(10), psycopg.DataError)
+    assert isinstance(after.result(10), EventRefused)
+    assert isinstance(after_too.result(10), EventRefused)
     assert unconcerned.result(10) is None
     assert outcome(writer, run_id).result(0) is None  # it was told
     assert (stored(bench, run_id), stored(bench, other)) == (["before"], ["fine"])
@@ -258,7 +258,7 @@ def test_a_refused_record_is_told_to_all_who_wait_for_it_and_costs_only_itself(
 def test_a_refused_record_is_told_to_who_asks_later(writer: EventWriter, run_id: RunId) -> None:
     writer.append(refused(run_id))
     writer.flush()
-    with pytest.raises(psycopg.DataError):
+    with pytest.raises(EventRefused):
         writer.flush(run_id)
     writer.flush(run_id)
 
@@ -299,13 +299,17 @@ def test_a_run_that_is_none_of_ours_is_stored_as_dagster_would(
 
 
 class Cutting:
-    """PostgreSQL behind a socket of our own, which cuts one connection around a COMMIT."""
+    """PostgreSQL behind a socket of our own, which cuts one connection around a COMMIT.
 
-    def __init__(self, database_url: str, folder: Path, *, committed: bool) -> None:
+    The server has heard the COMMIT (``committed``) or not; None: nor does it hear of the cut.
+    """
+
+    def __init__(self, database_url: str, folder: Path, *, committed: bool | None) -> None:
         parts = urlsplit(database_url)
         query = parse_qs(parts.query)
         self._real = f"{query['host'][0]}/.s.PGSQL.{query.get('port', ['5432'])[0]}"
         self._committed = committed
+        self._closed = threading.Event()
         self.cuts = 0
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / ".s.PGSQL.5432"))
@@ -315,6 +319,7 @@ class Cutting:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        self._closed.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
@@ -336,6 +341,8 @@ class Cutting:
                     client.shutdown(socket.SHUT_RDWR)
                     if self._committed:  # the server hears it, and its answer is lost
                         server.sendall(message)
+                    elif self._committed is None:
+                        self._closed.wait()
                     server.shutdown(socket.SHUT_WR)
                     back.join()
                     return
@@ -363,3 +370,19 @@ def test_a_commit_whose_answer_is_lost_is_stored_once(
         proxy.close()
     assert proxy.cuts == 1
     assert stored(bench, run_id) == ["once"]
+
+
+def test_a_writer_that_closes_gives_up_a_commit_that_stays_in_doubt(
+    bench: Bench, run_id: RunId
+) -> None:
+    with TemporaryDirectory(prefix="gw-") as folder:
+        proxy = Cutting(bench.settings.database_url, Path(folder), committed=None)
+        writer = EventWriter(proxy.url, Publisher(""))
+        writer.append(line(run_id, "in doubt"))
+        told = outcome(writer, run_id)
+        closing = threading.Thread(target=writer.close, daemon=True)
+        closing.start()
+        assert isinstance(told.result(30), Unavailable)
+        closing.join()
+        proxy.close()
+    assert proxy.cuts == 1
