@@ -107,7 +107,7 @@ class _Execution:
     ) -> None:
         self._graph = graph
         self._runtime = runtime
-        self._writer = writer
+        self._lease = writer.lease(active.run_id)
         self._active = active
         self._progress = active.progress or Progress()
         self._outputs = self._progress.outputs
@@ -268,9 +268,8 @@ class _Execution:
         self._result(output.text)
 
     def _result(self, outputs: str | None = None) -> None:
-        lease = self._writer.lease(self._active.run_id)
-        if lease is not None:
-            lease.outputs, lease.error = outputs, self._error
+        if self._lease is not None:
+            self._lease.outputs, self._lease.error = outputs, self._error
 
     def _stop(self) -> None:
         """Cancel what still runs. A thread or process cannot be stopped; its result is dropped."""

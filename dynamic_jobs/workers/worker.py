@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import socket
-import threading
 from pathlib import Path
 from typing import Final, LiteralString
 
@@ -65,7 +64,6 @@ class Worker:
         self._id = new_id()
         self._stops = 0
         self._patience = settings.drain_seconds
-        self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._runs: set[asyncio.Task[None]] = set()
