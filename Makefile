@@ -10,11 +10,14 @@ DETACH     ?=
 ONLY       ?=
 PEERS      ?=
 
+# Where it is set, every process compiles all that it imports, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: help up down test soak lint types audit bench format
+.PHONY: help up down test test-cluster soak lint types audit bench format rendered
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: .venv/.stamp ## Start the local stack and run the examples; DETACH=1 returns once they succeeded
 	@$(RUN)/graphwright up $(if $(filter-out 0 no false,$(DETACH)),--detach)
@@ -22,8 +25,14 @@ up: .venv/.stamp ## Start the local stack and run the examples; DETACH=1 returns
 down: .venv/.stamp ## Stop the local stack
 	@$(RUN)/graphwright down
 
+# Four processes, on two cores too: most tests wait for others most of their time.
 test: .venv/.stamp ## Run the tests; ARGS="…" goes to pytest, as in ARGS="tests/graphwright -x"
-	$(RUN)/pytest -n auto --maxprocesses 4 --dist loadgroup -m "not soak" $(ARGS)
+	$(RUN)/pytest -n 4 --dist loadgroup -m "not soak" $(ARGS)
+
+# Which cluster, which image, and where its pods find the two servers: docs/kubernetes.md.
+test-cluster: .venv/.stamp ## Run the tests of runs in pods on the cluster of KUBECONFIG=… with IMAGE=…
+	GRAPHWRIGHT_TEST_CLUSTER=1 GRAPHWRIGHT_TEST_KUBECONFIG="$(KUBECONFIG)" GRAPHWRIGHT_TEST_IMAGE="$(IMAGE)" \
+	  $(RUN)/pytest tests/cluster $(ARGS)
 
 soak: .venv/.stamp ## Run the long fault and load tests
 	$(RUN)/pytest -m soak -s $(ARGS)
@@ -42,6 +51,11 @@ audit: .venv/.stamp ## Look the locked dependencies up among known vulnerabiliti
 
 bench: .venv/.stamp ## Run the benchmarks; ONLY=name,… chooses, PEERS=all|none|name,… says beside whom
 	$(RUN)/python -m bench $(ONLY) $(if $(PEERS),--peers $(PEERS))
+
+rendered: ## Render the Kubernetes manifests anew; it wants kubectl 1.27 or later
+	for overlay in dev production; do \
+		kubectl kustomize deploy/kubernetes/overlays/$$overlay > deploy/kubernetes/rendered/$$overlay.yaml || exit; \
+	done
 
 format: .venv/.stamp ## Format the code and apply safe fixes
 	$(RUN)/ruff check --fix .

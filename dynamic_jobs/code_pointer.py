@@ -17,7 +17,8 @@ from foundation.database import Connection, connect
 from foundation.ids import GraphVersionId, TenantId
 from foundation.settings import Limits, Settings
 from graph_defs.catalogue import Catalogue
-from graph_defs.store import load_version
+from graph_defs.expressions import Evaluator
+from graph_defs.stored_versions import load_version
 
 
 def pointer_to(tenant: TenantId, graph_version_id: str, job_name: str) -> ReconstructableJob:
@@ -48,7 +49,17 @@ def compile_version(
     return compiled
 
 
+def evaluator() -> Evaluator:
+    """What evaluates expressions in a process that is not a worker of ours."""
+    return _runtime().evaluator
+
+
+# Dagster calls load_job with strings only and many times, so the process keeps one of each.
+@cache
+def _runtime() -> NodeRuntime:
+    return NodeRuntime(Settings(), Limits(), Catalogue.from_packages(node_types))
+
+
 @cache
 def _compiler() -> Compiler:
-    # Dagster calls load_job with strings only and many times, so the process keeps one compiler.
-    return Compiler(NodeRuntime(Settings(), Limits(), Catalogue.from_packages(node_types)))
+    return Compiler(_runtime())

@@ -1,11 +1,14 @@
-"""How our things are called inside Dagster: jobs, ops, tags."""
+"""How our things are called inside Dagster: jobs, ops, tags; and in the object store."""
 
 from typing import Final
+from urllib.parse import quote
 
-from foundation.ids import GraphId
+from foundation.ids import GraphId, RunId, TenantId
 
 LOCATION: Final = "graphwright"
 REPOSITORY: Final = "graphwright"
+DISPATCH_TIMERS: Final = "dispatch_timers"
+"""The one job in the workspace that is of no graph: what the timer schedules launch."""
 
 TENANT_TAG: Final = "graphwright/tenant"
 GRAPH_TAG: Final = "graphwright/graph"
@@ -30,3 +33,8 @@ def job_name(graph_name: str, graph_id: GraphId) -> str:
 def op_name(node_type: str, version: int) -> str:
     """The op definition of a node type: one per type and version, whatever graph uses it."""
     return f"{node_type.replace('.', '_')}__v{version}"
+
+
+def outputs_folder(tenant: TenantId, run_id: RunId) -> str:
+    """Where the object store has the large outputs that a run made: the beginning of their keys."""
+    return f"outputs/{quote(tenant, safe='')}/{run_id}"

@@ -2,7 +2,8 @@
 
 An error has a stable ``code`` (users' scripts match on it), an HTTP-like ``status`` that the API
 maps to RFC 9457 problem+json in one place, ``ids`` that say what it is about, and a ``hint`` that
-says what to do next. Errors survive pickling, since they cross processes.
+says what to do next. ``retry_after`` are the seconds until trying again may help, where they are
+known. Errors survive pickling, since they cross processes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,10 +33,13 @@ class GraphwrightError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str, *, hint: str = "", **ids: str) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", retry_after: int | None = None, **ids: str
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.retry_after = retry_after
         self.ids: Mapping[str, str] = ids
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -74,7 +78,7 @@ class Invalid(GraphwrightError):
     def __init__(
         self, message: str, faults: Sequence[Fault], *, hint: str = "", **ids: str
     ) -> None:
-        super().__init__(message, hint=hint, **ids)
+        super().__init__(message, hint=hint, retry_after=None, **ids)
         self.faults = tuple(faults)
 
     def __str__(self) -> str:
@@ -102,6 +106,20 @@ class TooLarge(GraphwrightError):
 
     code = "too_large"
     status = 413
+
+
+class QuotaExceeded(GraphwrightError):
+    """The tenant has as much of something as it may have; ``quota`` names which bound."""
+
+    code = "quota_exceeded"
+    status = 429
+
+
+class RateLimited(GraphwrightError):
+    """Too many requests for now; ``limit`` names which bound."""
+
+    code = "rate_limited"
+    status = 429
 
 
 class Unavailable(GraphwrightError):

@@ -7,8 +7,7 @@ from foundation.settings import Limits
 from graph_defs.catalogue import Catalogue
 from graph_defs.document import GraphDocument
 from graph_defs.expressions import Evaluator
-from graph_defs.fingerprint import fingerprint
-from graph_defs.json_values import JsonObject
+from graph_defs.fingerprint import Canonical
 from graph_defs.parsing import read
 from graph_defs.validation import find_faults, invalid
 
@@ -17,10 +16,9 @@ from graph_defs.validation import find_faults, invalid
 class Admission:
     """A document without faults."""
 
-    document: JsonObject
-    """As given: no defaults are filled in."""
+    given: Canonical
+    """No defaults are filled in."""
     graph: GraphDocument
-    fingerprint: str
 
 
 def admit(
@@ -52,4 +50,4 @@ def _admit(
     if faults:
         raise invalid(faults)
     graph = GraphDocument.model_validate(reading.document)
-    return Admission(reading.document, graph, fingerprint(reading.document))
+    return Admission(Canonical.of(reading.document), graph)

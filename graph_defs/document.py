@@ -1,13 +1,23 @@
 """The graph document, version 1: its models, which are its one definition."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.json_schema import models_json_schema
+from pydantic_core import PydanticCustomError
 
 from graph_defs.json_schema.dialect import DIALECT
 from graph_defs.names import NODE_NAME, RESERVED, GraphName, LabelName, NodeName, OutputName
+from graph_defs.part import Part
+from graph_defs.placement import Placement
+from graph_defs.triggers import Notify, Trigger, TriggerName
 from node_types.base import NodeType
 
 API_VERSION = "graphwright/v1"
@@ -22,11 +32,37 @@ _ANY_STRING: tuple[dict[str, Any], ...] = ({}, {"type": "string"}, {"$ref": "#/$
 
 LabelValue = Annotated[str, Field(max_length=255)]
 
+When: TypeAlias = Literal["succeeded", "failed", "always"]
 
-class Part(BaseModel):
-    """Base of the document's models: immutable, no coercion, and no unknown field passes."""
+LASTING_FAULTS = frozenset(
+    {
+        "expression_failed",
+        "expression_too_costly",
+        "invalid_with",
+        "missing_secret",
+        "output_too_deep",
+        "output_too_large",
+        "secret_too_short",
+    }
+)
+"""Codes of faults that come again with every attempt, so that no node is tried again for them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+_MAX_TIMEOUT = 30 * 86_400
+
+
+def _check_retried(code: str) -> str:
+    if code in LASTING_FAULTS:
+        raise PydanticCustomError(
+            "bad_value",
+            "A fault with the code `{code}` would come again, so it is never tried again.",
+            {"code": code, "hint": "Remove it, and correct what causes it."},
+        )
+    return code
+
+
+RetriedCode = Annotated[
+    str, Field(pattern="^[a-z][a-z0-9_]{0,62}$"), AfterValidator(_check_retried)
+]
 
 
 class Metadata(Part):
@@ -48,7 +84,64 @@ class Retry(Part):
         ge=0,
         le=86_400,
         allow_inf_nan=False,
-        description="Seconds to wait before each further attempt.",
+        description="Seconds to wait before the second attempt, and with `backoff: constant` "
+        "before each further one.",
+    )
+    backoff: Literal["constant", "exponential"] = Field(
+        "constant",
+        description="`exponential`: each delay is twice the one before it.",
+    )
+    max_delay_seconds: float = Field(
+        3_600,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="No delay is longer than this.",
+    )
+    jitter: float = Field(
+        0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The share of each delay that is random, so that what failed together is not "
+        "tried again together: with 0.2 a delay of 10 seconds is one of 8 to 10.",
+    )
+    on: list[RetriedCode] | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="Codes of errors: only after one of these is the node tried again. Without "
+        "it, after every fault that may pass.",
+    )
+
+    @model_validator(mode="after")
+    def _longest_delay(self) -> Self:
+        if self.delay_seconds > self.max_delay_seconds:
+            raise PydanticCustomError(
+                "conflicting_fields",
+                "`delay_seconds` is more than `max_delay_seconds`, which is {most}.",
+                {"most": f"{self.max_delay_seconds:,g}", "hint": "Raise `max_delay_seconds`."},
+            )
+        return self
+
+
+class Concurrency(Part):
+    """How many runs of the graph may be under way at the same time."""
+
+    key: str | None = Field(
+        None,
+        min_length=1,
+        max_length=8_192,
+        description="Runs with the same key count together. It may hold `${{ CEL }}` over `params` "
+        "and `trigger`. Without it, all runs of the graph count together.",
+    )
+    limit: int = Field(
+        1, ge=1, le=10_000, description="How many runs with one key may be under way."
+    )
+    on_conflict: Literal["queue", "reject", "cancel_running"] = Field(
+        "queue",
+        description="What becomes of a run that would be one too many: it waits on the queue, it "
+        "is refused, or the run that has been under way longest is cancelled for it.",
     )
 
 
@@ -59,8 +152,8 @@ class Node(Part):
     needs: list[NodeReference] = Field(
         default=[],
         json_schema_extra={"uniqueItems": True},
-        description="Nodes that have to succeed before this one starts. Expressions may refer to "
-        "these, and to all that they need in turn.",
+        description="Nodes that have to succeed before this one starts, unless `when` says "
+        "otherwise. Expressions may refer to these, and to all that they need in turn.",
     )
     given: dict[str, JsonValue] = Field(
         default={},
@@ -68,9 +161,37 @@ class Node(Part):
         description="What the node type asks for. Any value may be, or hold, `${{ CEL }}`.",
     )
     retry: Retry | None = Field(None, description="Without it, the first failure is the last.")
+    timeout_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=_MAX_TIMEOUT,
+        allow_inf_nan=False,
+        description="How long one attempt may take; past it, it fails with the code `timeout`.",
+    )
+    continue_on_error: bool = Field(
+        False,
+        description="When the node has failed, the run goes on as if it had succeeded, but that it "
+        "has no output.",
+    )
+    when: When = Field(
+        "succeeded",
+        description="When the node runs: once all that it needs has `succeeded`; or once all "
+        "before it has ended, if a node before it has `failed`; or once all before it has ended, "
+        "`always`. Otherwise it is skipped.",
+    )
+
+    @model_validator(mode="after")
+    def _waits_for_something(self) -> Self:
+        if self.when != "succeeded" and not self.needs:
+            raise PydanticCustomError(
+                "conflicting_fields",
+                "The node runs by how others ended (`when: {when}`), and needs none.",
+                {"when": self.when, "hint": "List in `needs` the nodes that it is to look at."},
+            )
+        return self
 
 
-class GraphDocument(Part):
+class GraphDocument(Placement):
     """A graph: nodes, what they need, what goes in and what comes out."""
 
     api_version: Literal["graphwright/v1"] = Field(
@@ -86,6 +207,25 @@ class GraphDocument(Part):
     nodes: dict[NodeName, Node] = Field(min_length=1, description="The steps, by their names.")
     outputs: dict[OutputName, JsonValue] = Field(
         default={}, description="The run's outputs: values that may hold `${{ CEL }}`, by name."
+    )
+    timeout_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=_MAX_TIMEOUT,
+        allow_inf_nan=False,
+        description="How long a run may take from its first start, waits and pauses included; past "
+        "it, it fails with the code `run_timeout`.",
+    )
+    concurrency: Concurrency | None = Field(
+        None, description="Without it, any number of runs may be under way."
+    )
+    triggers: dict[TriggerName, Trigger] = Field(
+        default={},
+        max_length=100,
+        description="What starts runs by itself: webhooks and timers, by their names.",
+    )
+    notify: dict[NodeName, Notify] = Field(
+        default={}, max_length=16, description="What the end of a run sets off, by names."
     )
 
 
@@ -108,9 +248,10 @@ def json_schema(catalogue: Mapping[str, NodeType[Any, Any]] | None = None) -> di
         "title": "Params",
         "description": GraphDocument.model_fields["params"].description,
     }
-    schema["properties"]["nodes"]["propertyNames"] = {"not": {"enum": sorted(RESERVED)}}
-    for names in (schema["properties"]["nodes"], schema["properties"]["outputs"]):
-        names["additionalProperties"] = False
+    for names in ("nodes", "triggers", "notify"):
+        schema["properties"][names]["propertyNames"] = {"not": {"enum": sorted(RESERVED)}}
+    for names in ("nodes", "outputs", "triggers", "notify"):
+        schema["properties"][names]["additionalProperties"] = False
     parts["Metadata"]["properties"]["labels"]["additionalProperties"] = False
     _describe_node(parts["Node"], types, parts)
     schema["$defs"] = parts

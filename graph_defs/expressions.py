@@ -5,12 +5,14 @@ its value; in a longer string the value is written out. `Evaluator` compiles a J
 a `Template`, and evaluates that for each node and run.
 """
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self, TypeAlias
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, TypedDict
 
 import orjson
 
@@ -18,13 +20,13 @@ from foundation.errors import GraphwrightError, Invalid
 from foundation.ids import NodeId
 from foundation.settings import Limits
 from graph_defs.cel import messages as cel_messages
+from graph_defs.cel import template as cel_template
 from graph_defs.cel.faults import CostFault, EvaluationFault, NotQuick, ValueFault
 from graph_defs.cel.program import Program
 from graph_defs.cel.runtime import Environment
 from graph_defs.cel.sandbox_client import Sandbox, SandboxLost
 from graph_defs.cel.template import (
     Array,
-    Literal,
     Object,
     Part,
     Slot,
@@ -35,8 +37,17 @@ from graph_defs.cel.template import (
 )
 from graph_defs.json_values import Json, JsonObject
 
-__all__ = ["Evaluator", "ExpressionError", "ExpressionTooCostly", "NotQuick", "Scope", "Template"]
+__all__ = [
+    "Ended",
+    "Evaluator",
+    "ExpressionError",
+    "ExpressionTooCostly",
+    "NotQuick",
+    "Scope",
+    "Template",
+]
 
+_SECONDS: Final = 10.0
 _QUICK_COST: Final = 128 * 2**10
 """Bytes touched, as `cel_cost` estimates them: at most some 300 µs."""
 
@@ -61,17 +72,31 @@ class ExpressionTooCostly(ExpressionError):
     code: ClassVar[str] = "expression_too_costly"
 
 
+class Ended(TypedDict):
+    """What expressions see of a node that ended without an output."""
+
+    status: Literal["failed", "skipped"]
+    error: Mapping[str, Json] | None
+    """``code``, ``message`` and ``hint`` of what it failed by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What expressions see. ``nodes`` maps ids to outputs, seen as ``nodes.<id>.output``.
 
-    It is read when an expression is evaluated, and only as far as the expression asks.
+    ``without_output`` has the nodes that ended without one, each as :class:`Ended` says. Both are
+    read when an expression is evaluated, and only as far as the expression asks. ``secrets`` maps
+    names to values, for a template that names secrets: at least those.
     """
 
     params: JsonObject
     nodes: Mapping[NodeId, Any] | Mapping[str, Any]
     run: JsonObject
     trigger: JsonObject
+    without_output: Mapping[NodeId, Ended] | Mapping[str, Ended] = field(
+        default_factory=dict[str, Ended]
+    )
+    secrets: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
 class Evaluator:
@@ -115,16 +140,30 @@ class Evaluator:
         parser = TemplateParser(self._program, limits.max_expression_length, limits.max_depth)
         return parser.parse(value)
 
-    def evaluate(self, template: Template, scope: Scope) -> Json:
+    def evaluate(
+        self, template: Template, scope: Scope, *, within_seconds: float = math.inf
+    ) -> Json:
         """The template's value in ``scope``, a JSON value.
 
         Parts that are literal or passed through are shared with the template and the scope: treat
         the result as immutable. Raises `ExpressionError`, and `Invalid` where the template has
-        faults.
+        faults. `ExpressionTooCostly` it is also where an expression has not begun after
+        ``within_seconds``, since those before it took so long.
         """
         if template.faults:
             raise Invalid("The expressions do not compile.", template.faults)
-        return self._part(template.part, scope, self._anywhere)
+        ends_at = time.monotonic() + within_seconds
+
+        def run(program: Program, roots: Mapping[str, Any]) -> Json:
+            if time.monotonic() > ends_at:
+                raise CostFault("all expressions together take too long", "Do less in them.")
+            return self._anywhere(program, roots)
+
+        return self._part(template.part, scope, self._anywhere if ends_at == math.inf else run)
+
+    def evaluate_in_time(self, template: Template, scope: Scope) -> Json:
+        """The same, for those who keep others waiting: in some 15 seconds in all."""
+        return self.evaluate(template, scope, within_seconds=_SECONDS)
 
     def evaluate_quickly(self, template: Template, scope: Scope) -> Json:
         """The same, for an event loop: a fraction of a millisecond, or `NotQuick`."""
@@ -152,7 +191,7 @@ class Evaluator:
         match part:
             case Slot():
                 return self._slot(part, scope, run)
-            case Literal(value):
+            case cel_template.Literal(value):
                 return value
             case Text(parts):
                 return "".join(
@@ -209,11 +248,18 @@ def _at_once(program: Program, roots: Mapping[str, Any]) -> Json:
 
 def _roots(program: Program, scope: Scope) -> dict[str, Any]:
     roots: dict[str, Any] = {"params": scope.params, "run": scope.run, "trigger": scope.trigger}
+    if program.secrets:
+        roots["secrets"] = scope.secrets
     if program.references:
         outputs: Mapping[Any, Any] = scope.nodes
-        roots["nodes"] = {
-            node: {"output": outputs[node]} for node in program.references if node in outputs
-        }
+        ended: Mapping[Any, Ended] = scope.without_output
+        nodes: dict[str, Any] = {}
+        for node in program.references:
+            if node in outputs:
+                nodes[node] = {"output": outputs[node], "status": "succeeded", "error": None}
+            elif node in ended:
+                nodes[node] = ended[node]
+        roots["nodes"] = nodes
     return roots
 
 

@@ -1,6 +1,8 @@
 """A document's canonical form and its fingerprint: which documents are the same."""
 
 import hashlib
+from dataclasses import dataclass
+from typing import Self
 
 import rfc8785
 
@@ -16,6 +18,18 @@ def canonical(document: JsonObject) -> bytes:
     return rfc8785.dumps(document)
 
 
-def fingerprint(document: JsonObject) -> str:
-    """SHA-256 of the canonical form, 64 hex digits."""
-    return hashlib.sha256(canonical(document)).hexdigest()
+@dataclass(frozen=True, slots=True)
+class Canonical:
+    """A document with its canonical form, as it is stored."""
+
+    document: JsonObject
+    text: str
+    """Its RFC 8785 form."""
+    fingerprint: str
+    """SHA-256 of that in UTF-8, 64 hex digits."""
+
+    @classmethod
+    def of(cls, document: JsonObject) -> Self:
+        """Some 100 ms for each megabyte, so keep it off an event loop."""
+        form = canonical(document)
+        return cls(document, form.decode(), hashlib.sha256(form).hexdigest())

@@ -12,18 +12,21 @@ from graph_defs.json_values import JsonObject
 class Graph:
     """A user's graph: a name that points at its published version.
 
-    ``version`` counts from 1; ``fingerprint`` is of the published version's document.
+    ``version`` counts from 1; ``fingerprint`` is of the published version's document. A graph that
+    was never published, and so has a draft alone, has version 0 and no fingerprint.
     """
 
     graph_id: GraphId
     tenant: TenantId
     name: str
     version: int
-    fingerprint: str
+    fingerprint: str | None
     description: str
     labels: Mapping[str, str]
     created_at: datetime
     updated_at: datetime
+    paused: bool
+    """Its runs stay queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +47,29 @@ class GraphVersion:
     node_types: Mapping[str, int]
     author: str
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSummary:
+    """A version as lists show it, without its document."""
+
+    version: int
+    fingerprint: str
+    author: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A document that is not published yet, and may have faults. A graph has at most one."""
+
+    graph_id: GraphId
+    tenant: TenantId
+    name: str
+    published_version: int
+    """The graph's published version just now; 0 where there is none."""
+    fingerprint: str
+    document: JsonObject
+    author: str
+    created_at: datetime
+    updated_at: datetime

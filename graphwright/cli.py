@@ -6,24 +6,57 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from foundation.errors import GraphwrightError
-from graphwright.commands import graphs, imports, runs, serve, stack
+from graphwright.commands import (
+    audit,
+    backfills,
+    deliveries,
+    doctor,
+    execute_run,
+    graphs,
+    imports,
+    login,
+    members,
+    prune,
+    runs,
+    secrets,
+    serve,
+    stack,
+    tenants,
+    tokens,
+    triggers,
+    workers,
+)
+from graphwright.commands.options import JsonGroup
 from graphwright.commands.session import Session
-from graphwright.terminal import Terminal, exit_code
+from graphwright.terminal import FAILED, Terminal, exit_code
 
 app = typer.Typer(
     name="graphwright",
+    cls=JsonGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(stack.app)
-app.add_typer(serve.app)
-app.add_typer(graphs.app, name="graph")
-app.add_typer(runs.app, name="run")
-app.add_typer(imports.app, name="import")
+for _part in (stack, serve, execute_run, login, doctor, prune):
+    app.add_typer(_part.app)
+for _name, _part in {
+    "graph": graphs,
+    "run": runs,
+    "trigger": triggers,
+    "delivery": deliveries,
+    "backfill": backfills,
+    "secret": secrets,
+    "token": tokens,
+    "member": members,
+    "audit": audit,
+    "worker": workers,
+    "import": imports,
+    "tenant": tenants,
+}.items():
+    app.add_typer(_part.app, name=_name, cls=JsonGroup)
 
 
 def _version(asked: bool) -> None:
@@ -44,6 +77,10 @@ def options(
     token: Annotated[
         str | None, typer.Option(help="Bearer token.  [GRAPHWRIGHT_TOKEN; the state folder]")
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="An API and a key that `login` has kept.  [GRAPHWRIGHT_PROFILE]"),
+    ] = None,
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -53,13 +90,32 @@ def options(
     Exit codes: 0 done; 1 the operation or run failed; 2 wrong usage or an invalid document; 3 the
     stack cannot be reached.
     """
-    context.obj = Session(state, api_url, token)
+    alone = api_url is None and token is None
+    if profile is not None and not alone and context.invoked_subcommand != "login":
+        raise typer.BadParameter("--profile has an API and a key already: it goes without these")
+    terminal = context.obj or Terminal()
+    context.obj = Session(state, api_url, token, profile, terminal)
+
+
+class BadUsage(GraphwrightError):
+    """What Typer says of options and arguments, for ``--json``."""
+
+    code = "bad_usage"
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    terminal = Terminal()
+    as_json = "--json" in sys.argv  # options that are wrong are not read any further
     try:
-        app()
+        # Standing alone, Typer writes errors of usage itself, as text, and exits.
+        sys.exit(app(obj=terminal, standalone_mode=not as_json))
     except GraphwrightError as error:
-        Terminal().error(error)
+        terminal.error(error)
         sys.exit(exit_code(error))
+    except TyperException as error:
+        terminal.json = as_json
+        terminal.error(BadUsage(error.format_message()))
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(FAILED)

@@ -3,9 +3,16 @@
 import os
 from pathlib import Path
 
+from foundation.errors import GraphwrightError
 from foundation.settings import Settings
 
 _PACKAGE = Path(__file__).parent
+
+
+class NotReadable(GraphwrightError):
+    """The file that is to configure the Dagster instance cannot be read."""
+
+    code = "dagster_yaml_unreadable"
 
 
 def shipped(name: str) -> Path | None:
@@ -33,16 +40,21 @@ def dagster_environment(settings: Settings) -> dict[str, str]:
         "GRAPHWRIGHT_STATE": str(settings.state),
         "GRAPHWRIGHT_DATABASE_URL": settings.database_url,
         "GRAPHWRIGHT_REDIS_URL": settings.redis_url,
+        "GRAPHWRIGHT_OBJECT_STORE": settings.objects_url,
+        "GRAPHWRIGHT_CODE_HOST": settings.code_host,
         "GRAPHWRIGHT_CODE_PORT": str(settings.code_port),
     }
 
 
 def enter_dagster_home(settings: Settings) -> None:
-    """Make ``<state>/dagster`` hold the project's ``dagster.yaml`` and point this process at it."""
+    """Make ``<state>/dagster`` hold the installation's ``dagster.yaml``; point this process at it.
+
+    Raises NotReadable.
+    """
     make_private(settings.state)
     home = settings.state / "dagster"
     make_private(home)
-    text = _required("dagster.yaml").read_bytes()
+    text = _dagster_yaml(settings)
     target = home / "dagster.yaml"
     if not target.exists() or target.read_bytes() != text:
         # Several processes may get here at once; each sees a whole file.
@@ -52,14 +64,16 @@ def enter_dagster_home(settings: Settings) -> None:
     os.environ.update(dagster_environment(settings))
 
 
-def create_dagster_tables() -> None:
-    """Create Dagster's tables where they are missing; call ``enter_dagster_home`` first."""
-    from dagster import DagsterInstance
-
-    with DagsterInstance.get() as instance:
-        instance.get_runs_count()
-        instance.event_log_storage.get_maximum_record_id()
-        instance.all_instigator_state()
+def _dagster_yaml(settings: Settings) -> bytes:
+    if not settings.dagster_yaml:
+        return _required("dagster.yaml").read_bytes()
+    try:
+        return Path(settings.dagster_yaml).read_bytes()
+    except OSError as error:
+        raise NotReadable(
+            f"{settings.dagster_yaml} cannot be read: {error.strerror}",
+            hint="GRAPHWRIGHT_DAGSTER_YAML names it; without that Graphwright's own is used.",
+        ) from error
 
 
 def _required(name: str) -> Path:

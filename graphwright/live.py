@@ -17,6 +17,12 @@ _STYLES: Mapping[str, str] = {
     "run.failed": "bold red",
     "run.cancelled": "bold yellow",
 }
+_LEVELS: Mapping[str, str] = {
+    "debug": "dim",
+    "warning": "yellow",
+    "error": "red",
+    "critical": "bold red",
+}
 _HIDDEN = {"node.output"}  # its data is large, and node.succeeded follows
 _ENDED = {"node.succeeded", "node.failed", "node.skipped"}
 
@@ -59,6 +65,14 @@ def line(event: Mapping[str, Any]) -> str:
     if detail:
         words.append(f"[dim]{escape(detail)}[/]")
     return "  ".join(words)
+
+
+def log_line(event: Mapping[str, Any]) -> str:
+    """A ``node.log`` as one line of Rich markup."""
+    data = event["data"]
+    style = _LEVELS.get(data["level"], "default")
+    node, message = escape(str(event["node"])), escape(str(data["message"]))
+    return f"{_time(event)}  [{style}]{data['level']:<8}[/] [bold]{node}[/]  {message}"
 
 
 def _time(event: Mapping[str, Any]) -> str:

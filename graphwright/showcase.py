@@ -4,12 +4,12 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 
 from foundation.errors import GraphwrightError
 from graphwright.client import Client
+from graphwright.client.types import Run
 from graphwright.live import EventPrinter
 
 _OUTPUT_CHARACTERS = 2_000
@@ -36,15 +36,15 @@ def run_all(client: Client, files: list[Path], show: Callable[[str], None]) -> l
 
 def _run(client: Client, path: Path, show: Callable[[str], None]) -> str:
     """Publish and run one document; why it failed, empty when it succeeded."""
-    graph, _ = client.apply(path.read_bytes(), is_json=False)
+    graph, _ = client.graphs.apply(path.read_bytes())
     began = time.monotonic()
-    run_id = client.start(graph["name"], {})["run_id"]
-    nodes = len(client.run(run_id)["nodes"])
+    run_id = client.runs.start(graph["name"])["run_id"]
+    nodes = len(client.runs.get(run_id)["nodes"])
     show(f"\n[bold]{escape(graph['name'])}[/] version {graph['version']}, {nodes} nodes, {run_id}")
     printer = EventPrinter(nodes, show)
-    for event in client.watch(run_id):
+    for event in client.runs.events(run_id):
         printer(event)
-    run = client.run(run_id)
+    run = client.runs.get(run_id)
     seconds = time.monotonic() - began
     if run["status"] != "succeeded":
         return f"run {run_id} {run['status']} {_reason(run)}".strip()
@@ -52,8 +52,8 @@ def _run(client: Client, path: Path, show: Callable[[str], None]) -> str:
     return ""
 
 
-def _reason(run: dict[str, Any]) -> str:
-    error = run.get("error")
+def _reason(run: Run) -> str:
+    error = run["error"]
     return json.dumps(error, ensure_ascii=False) if error else ""
 
 

@@ -21,7 +21,7 @@ from foundation.settings import Settings
 from graphwright.access import reaching_database, tenant_token
 from graphwright.embedded import EmbeddedPostgres, EmbeddedValkey
 from graphwright.guard import Guard
-from graphwright.home import make_private, shipped, workspace_file
+from graphwright.home import make_private, shipped
 from graphwright.ports import PortClaims
 from graphwright.rolelog import tail
 from graphwright.stackfile import remove_stack, write_stack
@@ -35,10 +35,12 @@ _MAX_DEATHS = 3
 # Whoever reads stack.json can read the signing key beside it: a short life would protect nothing.
 _TOKEN_HOURS = 24.0 * 365
 _LOG_LINES = 15
-_NOT_FOR_CHILDREN = {"pid", "token", "dagster_url"}
+_NOT_FOR_CHILDREN = {"pid", "token", "dagster_url", "metrics"}
+_OBSERVED = ("api", "hooks", "worker", "dispatcher")
 # gRPC servers answer SIGTERM by serving on for minutes, on a port that they share.
 _CODE_GRACE_SECONDS = 1.0
 _API_GRACE_SECONDS = 12.0  # it gives requests 10
+_DISPATCHER_GRACE_SECONDS = 15.0  # it gives the URLs that it is calling 10
 
 
 class StackStartError(GraphwrightError):
@@ -94,11 +96,13 @@ class Stack:
         )
         with self._terminal.step("Dagster's tables"):
             await self._run_to_end("migrate")
-        with self._terminal.step("API, worker and code server"):
-            for role in ("api", "worker", "code"):
+        with self._terminal.step("API, webhook receiver, worker, dispatcher and code server"):
+            for role in ("api", "hooks", "worker", "dispatcher", "code"):
                 self._supervisor.start(self._ours(role))
+            hooks_url = f"http://{HOST}:{self._values['hooks_port']}"
             await asyncio.gather(
                 self._ready("api", lambda: _answers(f"{self._values['api_url']}/readyz")),
+                self._ready("hooks", lambda: _answers(f"{hooks_url}/readyz")),
                 self._ready("code", lambda: _listens(self._values["code_port"])),
             )
         # Only now: they load the code location when they start, and show a fault if it is absent.
@@ -114,7 +118,8 @@ class Stack:
         """Stop everything: workers drain first, the databases go last."""
         with self._terminal.step("stopping"):
             await self._supervisor.stop(["worker"], self.hurry)
-            await self._supervisor.stop(["daemon", "api", "dagster", "code"], self.hurry)
+            others = ["daemon", "api", "hooks", "dispatcher", "dagster", "code"]
+            await self._supervisor.stop(others, self.hurry)
             for server in self._servers:
                 pid = server.pid
                 await asyncio.to_thread(server.stop)
@@ -141,6 +146,7 @@ class Stack:
         settings = self._settings
         api_port = self._claim("API", settings.api_host, settings.api_port)
         dagster_port = self._claim("Dagster UI", HOST, settings.dagster_port)
+        hooks_port = self._claim("webhook receiver", settings.hooks_host, settings.hooks_port)
         examples = shipped("examples")
         shipped_data = (examples / "data",) if examples else ()
         roots = settings.file_roots or (*shipped_data, settings.state / "files")
@@ -151,11 +157,25 @@ class Stack:
             "database_url": database_url,
             "redis_url": redis_url,
             "api_port": api_port,
+            "hooks_port": hooks_port,
+            "hooks_public_url": settings.hooks_public_url or f"http://{HOST}:{hooks_port}",
             "code_port": self._claim("Dagster code server", HOST, settings.code_port),
             "dagster_port": dagster_port,
             "dagster_url": f"http://{HOST}:{dagster_port}",
+            "metrics": self._metrics_urls(),
+            "log_format": settings.log_format or "text",  # people read it on the terminal
             "file_roots": os.pathsep.join(str(root.absolute()) for root in roots),
         }
+
+    def _metrics_urls(self) -> dict[str, str]:
+        """Where each of our roles tells of itself: on ports from the wanted one on, or any."""
+        host, wanted = self._settings.metrics_host, self._settings.metrics_port
+        ports: dict[str, int] = {}
+        for role in _OBSERVED:
+            ports[role] = self._ports.claim(host, wanted)
+            wanted = wanted and ports[role] + 1
+        shown = f"[{host}]" if ":" in host else host
+        return {role: f"http://{shown}:{port}" for role, port in ports.items()}
 
     def _claim(self, name: str, host: str, wanted: int) -> int:
         port = self._ports.claim(host, wanted)
@@ -177,6 +197,9 @@ class Stack:
         return {
             **os.environ,
             **decided,
+            "GRAPHWRIGHT_METRICS_PORT": "0",  # no two processes can have the same one
+            "GRAPHWRIGHT_TLS_CERTIFICATE_FILE": "",  # all is on loopback
+            "GRAPHWRIGHT_TLS_KEY_FILE": "",
             "GRAPHWRIGHT_STATE": str(self._settings.state),
             "DAGSTER_HOME": str(self._settings.state / "dagster"),
             "PYTHONUNBUFFERED": "1",
@@ -188,19 +211,21 @@ class Stack:
         grace = {
             "worker": self._settings.drain_seconds + 5.0,
             "api": _API_GRACE_SECONDS,
+            "hooks": _API_GRACE_SECONDS,
+            "dispatcher": _DISPATCHER_GRACE_SECONDS,
             "code": _CODE_GRACE_SECONDS,
         }[role]
         command = (sys.executable, "-m", "graphwright", role)
-        return Service(role, command, self._environment(), grace)
+        environment = self._environment()
+        if url := self._values["metrics"].get(role):
+            environment["GRAPHWRIGHT_METRICS_PORT"] = url.rpartition(":")[2]
+        return Service(role, command, environment, grace)
 
     def _dagster(self) -> tuple[Service, Service]:
-        workspace = ("-w", str(workspace_file()))
-        port = str(self._values["dagster_port"])
-        serve = ("-m", "dagster_webserver", "-h", HOST, "-p", port, *workspace)
-        watch = ("-m", "dagster._daemon", "run", *workspace)
+        command = (sys.executable, "-m", "graphwright")
         return (
-            Service("dagster", (sys.executable, *serve), self._environment()),
-            Service("daemon", (sys.executable, *watch), self._environment()),
+            Service("dagster", (*command, "webserver"), self._environment()),
+            Service("daemon", (*command, "daemon"), self._environment()),
         )
 
     async def _run_to_end(self, command: str) -> None:
@@ -275,6 +300,7 @@ def describe(stack: Stack) -> list[str]:
     return [
         "",
         f"[bold]API[/]      {values['api_url']}  (documentation at {values['api_url']}/docs)",
+        f"[bold]Webhooks[/] {values['hooks_public_url']}",
         f"[bold]Dagster[/]  {values['dagster_url']}",
         f"[bold]Token[/]    {escape(values['token'])}",
     ]

@@ -1,6 +1,6 @@
 """What routes ask for: the application's collaborators, and who calls.
 
-    router = APIRouter()
+    router = api_router("/api/v1", "runs", 401, 403, 503)
 
     @router.get("/runs")
     async def list_runs(
@@ -13,27 +13,47 @@ The dependencies are coroutines, so that FastAPI does not send them through its 
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, TypeAlias, cast
 
+from fastapi import Path, Query
 from fastapi.security import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 
 from dynamic_jobs.creating.launching import RunCreator
+from dynamic_jobs.executing.outputs import OutputStore
+from dynamic_jobs.reading.event_log import run_id_of
 from dynamic_jobs.reading.runs import RunStore
-from dynamic_jobs.reading.stream import StreamHub
 from dynamic_jobs.storage import EventWriter
-from foundation.database import AsyncPool, Pool
-from foundation.errors import Unauthenticated
+from foundation.database import AsyncPool
+from foundation.errors import Forbidden
 from foundation.redis import AsyncRedis
+from foundation.secret_store import SecretStore
 from foundation.settings import Limits, Settings
+from foundation.tenant_pool import BlockingTenantPool, TenantPool
 from graph_defs.catalogue import Catalogue
+from graph_defs.drafts import DraftStore
 from graph_defs.expressions import Evaluator
+from graph_defs.published_cache import PublishedCache
 from graph_defs.store import GraphStore
-from live_api.auth import Principal, Scope, Verifier
+from graph_defs.trigger_store import TriggerStore
+from live_api.audit_log import AuditLog
+from live_api.edge.callers import caller_of
+from live_api.edge.rate_limits import RateLimits
+from live_api.identity import Principal, Scope, Verifier
+from live_api.identity.services import Identity
+from live_api.streams.services import Streams
+from schedules.backfills import BackfillStore
+from sensors.deliveries import DeliveryStore
+from sensors.notice_list import NoticeStore
 
-_SUBPROTOCOL = "bearer."
+ATTEMPTED = "attempted"
+"""Where it has whose API key or session a login or refresh was about, good or refused."""
+
+GraphPath: TypeAlias = Annotated[str, Path(description="The graph's id or name.")]
+RunPath: TypeAlias = Annotated[str, Path(description="The run's id.")]
+NodePath: TypeAlias = Annotated[str, Path(description="The node's id in the graph.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +63,31 @@ class Services:
     settings: Settings
     limits: Limits
     verifier: Verifier
+    identity: Identity
+    audit: AuditLog
     pool: AsyncPool
-    blocking_pool: Pool
+    """For what concerns many tenants, or none."""
+    tenant_pool: TenantPool
+    pool_by_key: TenantPool
+    """For single rows, which are found by their keys."""
+    blocking_pool: BlockingTenantPool
     """For what runs in a thread: ``await asyncio.to_thread(…)``."""
     redis: AsyncRedis
+    rates: RateLimits
     catalogue: Catalogue
     evaluator: Evaluator
     store: GraphStore
+    drafts: DraftStore
+    published: PublishedCache
+    secrets: SecretStore
+    triggers: TriggerStore
+    deliveries: DeliveryStore
+    backfills: BackfillStore
+    notices: NoticeStore
     creator: RunCreator
     runs: RunStore
-    hub: StreamHub
+    outputs: OutputStore
+    streams: Streams
     writer: EventWriter
     """Dagster's event log, for what the API itself has to write there: cancelling."""
 
@@ -62,15 +97,15 @@ async def services(connection: HTTPConnection) -> Services:
     return cast("Services", connection.app.state.services)
 
 
+# For the OpenAPI document: ``Authenticate`` has verified the token before.
 _bearer = HTTPBearer(
     bearerFormat="JWT",
     scheme_name="token",
     description="A token from `graphwright token --tenant TENANT`.",
-    auto_error=False,  # our own problem documents instead
 )
 
 
-class _Require(SecurityBase):
+class RequireScope(SecurityBase):
     """A dependency that gives who calls, by the ``Authorization: Bearer`` header.
 
     Raises Unauthenticated, and Forbidden where the token lacks ``scope``. One dependency rather
@@ -84,51 +119,69 @@ class _Require(SecurityBase):
         self._scope: Scope = scope
 
     async def __call__(self, request: Request) -> Principal:
-        credentials = await _bearer(request)
-        if credentials is None:
-            raise _no_token()
-        caller = (await services(request)).verifier.verify(credentials.credentials)
+        caller = caller_of(request)
+        if caller.run_id is not None:
+            raise _stream_token_only()
         caller.require(self._scope)
         return caller
 
 
-def require(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency that gives the caller, and raises Forbidden where its token lacks ``scope``."""
-    return _Require(scope)
-
-
-def require_websocket(scope: Scope) -> Callable[..., Awaitable[Principal]]:
-    """``require`` for a WebSocket: the header, or the subprotocol ``bearer.<token>``.
-
-    Browsers cannot set the header. Who accepts the socket must answer with that subprotocol
-    (``bearer_subprotocol``), or the browser closes it.
+class _RequireStream(SecurityBase):
+    """A dependency of a run's stream, HTTP or WebSocket: as :class:`RequireScope`, but it takes a
+    stream token of that run too, and then also as ``?token=``; a WebSocket's token may come as
+    subprotocol ``bearer.<token>`` as well, since browsers cannot set the header.
     """
 
+    model = _bearer.model
+    scheme_name = _bearer.scheme_name
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope: Scope = scope
+
+    async def __call__(
+        self,
+        connection: HTTPConnection,
+        _token: Annotated[
+            str, Query(alias="token", description="A stream token of this run, and no other.")
+        ] = "",
+    ) -> Principal:
+        caller = caller_of(connection)
+        mine = connection.path_params.get("run_id", "")
+        if caller.run_id is not None and caller.run_id != run_id_of(mine):
+            raise _stream_token_only()
+        caller.require(self._scope)
+        return caller
+
+
+def require(scope: Scope) -> RequireScope:
+    """A dependency that gives the caller, and raises Forbidden where its token lacks ``scope``."""
+    return RequireScope(scope)
+
+
+def require_stream(scope: Scope) -> Callable[..., Awaitable[Principal]]:
+    """``require`` for the streams of one run, over HTTP or a WebSocket; stream tokens are good too.
+
+    Who accepts a socket must answer with the subprotocol that carries the token
+    (``bearer_subprotocol``), or the browser closes it.
+    """
+    return _RequireStream(scope)
+
+
+def require_websocket(scope: Scope) -> Callable[[WebSocket], Awaitable[Principal]]:
+    """``require`` for a WebSocket of no single run: the header, or the subprotocol."""
+
     async def allowed(websocket: WebSocket) -> Principal:
-        caller = (await services(websocket)).verifier.verify(_websocket_token(websocket))
+        caller = caller_of(websocket)
+        if caller.run_id is not None:
+            raise _stream_token_only()
         caller.require(scope)
         return caller
 
     return allowed
 
 
-def bearer_subprotocol(websocket: WebSocket) -> str | None:
-    """The subprotocol that carries the token, for ``websocket.accept(subprotocol=…)``."""
-    offered = cast("list[str]", websocket.scope.get("subprotocols", []))
-    return next((name for name in offered if name.startswith(_SUBPROTOCOL)), None)
-
-
-def _websocket_token(websocket: WebSocket) -> str:
-    kind, _, token = websocket.headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer":
-        return token.strip()
-    if subprotocol := bearer_subprotocol(websocket):
-        return subprotocol.removeprefix(_SUBPROTOCOL)
-    raise _no_token()
-
-
-def _no_token() -> Unauthenticated:
-    return Unauthenticated(
-        "this needs a token",
-        hint="Send `Authorization: Bearer TOKEN`; `graphwright token --tenant TENANT` prints one.",
+def _stream_token_only() -> Forbidden:
+    return Forbidden(
+        "a stream token is good for the events of its run and for nothing else",
+        hint="Send an access token.",
     )

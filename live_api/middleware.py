@@ -1,6 +1,8 @@
 """Pure ASGI middleware: an id for each request, and a bound on what is read of its body."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -11,7 +13,8 @@ from foundation.ids import new_id
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
-_GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")  # nothing that could forge a line of a log
+_HEADER = REQUEST_ID_HEADER.lower().encode()
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")  # nothing that could forge a line of a log
 _STATE_KEY = "request_id"
 
 
@@ -30,28 +33,43 @@ class RequestId:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        identity = given if _GIVEN_ID.fullmatch(given) else new_id()
+        given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
+        identity = given.decode() if _GIVEN_ID.fullmatch(given) else new_id()
         scope.setdefault("state", {})[_STATE_KEY] = identity
 
         async def send_with_id(message: Message) -> None:
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = identity
+                message["headers"].append((_HEADER, identity.encode()))
             await send(message)
 
         await self._app(scope, receive, send_with_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How many bytes of a body are read, and the setting that says so, if there is one."""
+
+    size: int
+    setting: str = ""
+
+    def too_large(self) -> TooLarge:
+        """The refusal of a longer body."""
+        raising = f", or ask the operator to raise {self.setting}" if self.setting else ""
+        return TooLarge(
+            f"The body is longer than {self.size:,} bytes.", hint=f"Send less{raising}."
+        )
+
+
 class BodyLimit:
-    """Raises TooLarge in whoever reads more than ``limit`` bytes of a request's body.
+    """Raises TooLarge in whoever reads more of a request's body than ``bound_of`` allows.
 
     A body that says it is longer is refused before any of it is read. After the answer the
     connection is closed, or the server would go on to read the rest and throw it away.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, bound_of: Callable[[Scope], Bound]) -> None:
         self._app = app
-        self._limit = limit
+        self._bound_of = bound_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,26 +78,21 @@ class BodyLimit:
         declared = Headers(scope=scope).get("content-length", "")
         size = int(declared) if declared.isdecimal() else 0
         received = 0
+        bound = self._bound_of(scope)
 
         async def limited() -> Message:
             nonlocal size, received
-            if size <= self._limit:
+            if size <= bound.size:
                 message = await receive()
                 received += len(message.get("body", b""))
                 size = max(size, received)
-                if size <= self._limit:
+                if size <= bound.size:
                     return message
-            raise self._too_large()
+            raise bound.too_large()
 
         async def send_and_close(message: Message) -> None:
-            if message["type"] == "http.response.start" and size > self._limit:
+            if message["type"] == "http.response.start" and size > bound.size:
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
         await self._app(scope, limited, send_and_close)
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(
-            f"The body is longer than {self._limit:,} bytes.",
-            hint="Send less, or ask the operator to raise GRAPHWRIGHT_MAX_DOCUMENT_BYTES.",
-        )

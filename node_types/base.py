@@ -1,8 +1,8 @@
 """What a node type is: a name, a version, two pydantic models and one function.
 
-To add a node type, add one file to this package with one class that derives from one of the four
-kinds below; the catalogue finds it by itself. Heavy imports go inside the function, so that a
-process that only validates graphs does not pay for them.
+To add a node type, add one file to this package with one class that derives from one of the kinds
+below; the catalogue finds it by itself. Heavy imports go inside the function, so that a process
+that only validates graphs does not pay for them.
 
 =====================  ====================================  ===================================
 Kind                   Its function                          For
@@ -11,15 +11,17 @@ InlineNodeType         ``compute``, on the event loop        what takes microsec
 LoopNodeType           ``run``, a coroutine on the loop      waiting for the network or the time
 ThreadNodeType         ``run_blocking``, in a thread         files, libraries that block
 ProcessNodeType        ``compute``, in a process of a pool   what keeps a CPU busy
+PlatformNodeType       none here: see its docstring          images, and services of clouds
 =====================  ====================================  ===================================
 """
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -29,9 +31,10 @@ Effects = Literal["none", "external"]
 """``none``: the node may run again after a crash, unseen. ``external``: it changes, or may change,
 something outside, so it starts only when everything upstream and its own start are committed."""
 
-RunsOn = Literal["inline", "loop", "thread", "process"]
+RunsOn = Literal["inline", "loop", "thread", "process", "platform"]
 """Where the function runs: on the worker's event loop, by a plain call or as a coroutine; in a
-thread because it blocks; in a process of its own because it computes."""
+thread because it blocks; in a process of its own because it computes; or on another platform, which
+the worker only watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,21 @@ class NodePolicy:
     """Whether loopback, private and link-local addresses may be called."""
     max_input_bytes: int = 64 * 2**20
     """Bytes that one node may read from one file or one response."""
+
+
+class Cancelled(Protocol):
+    """Whether an attempt is to end: its run was cancelled, or its time is over.
+
+    The reader's half of a ``threading.Event``. Any thread may ask.
+    """
+
+    def is_set(self) -> bool:
+        """Whether it is to end."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is to end, at most ``timeout`` seconds. Says whether it is."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +86,12 @@ class NodeContext:
     """``await wait(until)``. A run that does nothing but wait long leaves its worker meanwhile; the
     node is then called again from its beginning, with the same ``started_at``. So wait only in
     nodes without effects, and until a time that follows from ``started_at`` and ``with``."""
+    cancelled: Cancelled = field(default_factory=threading.Event)
+    """For nodes in threads, which nobody can stop: look at it between blocks of work, wait by its
+    ``wait`` where there is nothing to do, and when it is set clean up and raise
+    :class:`NodeCancelled`. A thread that does not listen is abandoned after a grace
+    (``cancel_grace_seconds``) and blocks its place until it ends. Other kinds need it not: a
+    coroutine gets ``CancelledError`` and has the same grace to clean up, a process is killed."""
 
 
 class NodeError(GraphwrightError):
@@ -82,10 +106,28 @@ class NodeError(GraphwrightError):
     status = 422
 
 
+class OutputTooLarge(NodeError):
+    """A node produced more than the installation stores."""
+
+    code = "output_too_large"
+
+
+class NodeCancelled(NodeError):
+    """The node has ended early because ``context.cancelled`` told it to."""
+
+    code = "node_cancelled"
+
+
 class Fields(BaseModel):
     """Base of the models of ``with`` and of outputs: immutable, and no unknown field passes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        serialize_by_alias=True,
+        hide_input_in_errors=True,  # a part of a value would not be known for a secret's
+    )
 
 
 W = TypeVar("W", bound=BaseModel)
@@ -101,6 +143,13 @@ class NodeType(ABC, Generic[W, O]):
     """Raised when the same ``with`` starts to mean something else."""
     effects: ClassVar[Effects]
     runs_on: ClassVar[RunsOn]
+    secret_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields of ``with``, as documents name them, in which ``${{ secrets.NAME }}`` may stand: what
+    goes outside, and what the output does not repeat. In all that the node hands back, logs or
+    fails by, the secrets' values become ``***``."""
+    needs_worker: ClassVar[bool] = False
+    """Whether it takes what workers alone have, a Docker socket or rights in the cluster: the
+    container or pod of a single run has neither."""
     With: type[W]
     """The node's ``with``, after its expressions were evaluated."""
     Output: type[O]
@@ -152,7 +201,8 @@ class ThreadNodeType(NodeType[W, O]):
 class ProcessNodeType(NodeType[W, O]):
     """A node type that computes for long: a pure function of its ``with``, in another process.
 
-    Function and ``with``, output and errors are pickled on the way.
+    Function and ``with``, output and errors are pickled on the way. It logs nothing: in that
+    process nobody strikes secrets out.
     """
 
     runs_on = "process"
@@ -164,3 +214,13 @@ class ProcessNodeType(NodeType[W, O]):
         Raises:
             NodeError: the work cannot be done.
         """
+
+
+class PlatformNodeType(NodeType[W, O]):
+    """A node type whose work is done elsewhere: by an image, or by a service of a cloud.
+
+    What starts it there, follows it and ends it is in ``dynamic_jobs/platforms``, by ``name``. Its
+    ``Output`` is made of what the work reported through Dagster Pipes.
+    """
+
+    runs_on = "platform"

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, RootModel
 
-from node_types.base import Fields, NodeContext, NodeError, NodePolicy, ThreadNodeType
+from node_types.base import Fields, NodeCancelled, NodeContext, NodeError, ThreadNodeType
 
 Format = Literal["csv", "json", "jsonl", "text"]
 
@@ -81,6 +81,9 @@ class Text(Fields):
 
 Content = RootModel[Rows | Value | Text]
 
+_BLOCK = 2**20
+"""Bytes read between two looks at whether the node is to end."""
+
 
 class FileRead(ThreadNodeType[Read, Content]):
     """Reads one UTF-8 file whole. The output is ``{rows}``, ``{value}`` or ``{text}``.
@@ -102,7 +105,7 @@ class FileRead(ThreadNodeType[Read, Content]):
                 f"The extension of {given.path!r} does not say what the file holds.",
                 hint="Add `format: csv`, `json`, `jsonl` or `text`.",
             )
-        text = _read_text(given.path, context.policy)
+        text = _read_text(given.path, context)
         if form == "text":
             return Content(Text(text=text))
         from node_types.support import formats
@@ -117,12 +120,16 @@ class FileRead(ThreadNodeType[Read, Content]):
             raise FileUnreadableError(f"{given.path!r} is no valid {form}: {error}") from error
 
 
-def _read_text(path: str, policy: NodePolicy) -> str:
-    file = _find(path, policy.file_roots)
-    limit = policy.max_input_bytes
+def _read_text(path: str, context: NodeContext) -> str:
+    file = _find(path, context.policy.file_roots)
+    limit = context.policy.max_input_bytes
+    content = bytearray()
     try:
-        with file.open("rb") as stream:
-            content = stream.read(limit + 1)
+        with file.open("rb", buffering=0) as stream:
+            while len(content) <= limit and (block := stream.read(_BLOCK)):
+                if context.cancelled.is_set():
+                    raise NodeCancelled(f"Reading {path!r} was cancelled.")
+                content += block
     except OSError as error:
         raise FileUnreadableError(f"{path!r} cannot be read: {error.strerror}.") from error
     if len(content) > limit:

@@ -103,6 +103,7 @@ class HttpRequest(LoopNodeType[Request, Response]):
     name = "http.request"
     version = 1
     effects = "external"
+    secret_fields = frozenset({"url", "headers", "query", "json", "body"})
     With = Request
     Output = Response
 
@@ -182,9 +183,14 @@ def _build(client: httpx.AsyncClient, given: Request, key: str) -> httpx.Request
 
 
 def _redirected(before: httpx.Request, after: httpx.Request, given: Request) -> httpx.Request:
-    """The next request; what the author gave as headers goes to no other origin."""
+    """The next request; what the author gave as headers or body goes to no other origin."""
     origin = (before.url.scheme, before.url.host, before.url.port)
     if origin != (after.url.scheme, after.url.host, after.url.port):
+        if after.headers.get("Content-Length", "0") != "0":
+            raise RequestFailedError(
+                f"{before.url.host} redirects the body to {after.url.host}, which is another.",
+                hint="Name the host in `url` that is to get it.",
+            )
         for name in [*given.headers, "Idempotency-Key"]:
             if name.lower() != "host" and name in after.headers:
                 del after.headers[name]

@@ -7,25 +7,31 @@ databases as there are test processes.
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import certifi
+import hypothesis
 import pytest
 import redis
 
+from foundation.garbage import collector_paused
 from foundation.settings import Limits, Settings
 from graphwright.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests import services
+from tests.databases import Databases
+from tests.forking import FOLDER, ForkingServer
 
 _PREFIX = "graphwright-test-"
-_FOLDER = "GRAPHWRIGHT_TEST_FOLDER"
 _DATABASE_URL = "GRAPHWRIGHT_TEST_DATABASE_URL"
 _REDIS_URL = "GRAPHWRIGHT_TEST_REDIS_URL"
 _SERVERS = pytest.StashKey[list[EmbeddedPostgres | EmbeddedValkey]]()
 _OWNED = pytest.StashKey[BinaryIO]()
+_FORKING = pytest.StashKey[ForkingServer]()
 
 
 def _is_main_process(config: pytest.Config) -> bool:
@@ -33,6 +39,14 @@ def _is_main_process(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell ignores it for what it starts in the background; Dagster makes SIGTERM the same, and
+    # processes of tests inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # No test fails for being slow: the machine may have other work.
+    hypothesis.settings.register_profile(
+        "timeless", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("timeless")
     config.stash[_SERVERS] = []  # referred to until the end, for they outlive the tests
     if not _is_main_process(config):
         return
@@ -43,13 +57,35 @@ def pytest_configure(config: pytest.Config) -> None:
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     config.stash[_OWNED] = services.own(folder)
-    os.environ[_FOLDER] = str(folder)
+    os.environ[FOLDER] = str(folder)
+    config.stash[_FORKING] = ForkingServer(folder)
+    os.environ["SSL_CERT_FILE"] = str(_one_authority(folder / "authority.pem"))
+
+
+def _one_authority(path: Path) -> Path:
+    """Instead of the 140 that httpx would read for each client, which takes 20 ms of CPU."""
+    end = "-----END CERTIFICATE-----\n"
+    path.write_text(Path(certifi.where()).read_text("utf-8").partition(end)[0] + end)
+    return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported stays, so looking for garbage in it is in vain."""
+    with collector_paused():
+        return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups, which one process works through, begin first, so that none of them is the last."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not _is_main_process(config) or _FOLDER not in os.environ:
+    if not _is_main_process(config) or FOLDER not in os.environ:
         return
-    folder = Path(os.environ.pop(_FOLDER))
+    folder = Path(os.environ.pop(FOLDER))
+    config.stash[_FORKING].close()
     if url := os.environ.get(_DATABASE_URL):
         services.drop_database(url, _template(folder))
     _clear(folder)
@@ -77,7 +113,7 @@ def _template(folder: Path) -> str:
 @pytest.fixture(scope="session")
 def services_folder() -> Path:
     """Shared by all test processes of this session."""
-    return Path(os.environ[_FOLDER])
+    return Path(os.environ[FOLDER])
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +121,7 @@ def postgres_url(services_folder: Path, pytestconfig: pytest.Config) -> str:
     """A PostgreSQL server, at a database in which one may create others."""
     if url := os.environ.get(_DATABASE_URL):
         return url
-    server = EmbeddedPostgres(services_folder)
+    server = services.SharedPostgres(services_folder)
     pytestconfig.stash[_SERVERS].append(server)
     return server.start()
 
@@ -99,10 +135,18 @@ def template_database(postgres_url: str, services_folder: Path) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_url: str, template_database: str) -> Generator[Databases]:
+    """Copies of the template for the tests of this process."""
+    databases = Databases(postgres_url, template_database)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def database_url(postgres_url: str, template_database: str) -> Generator[str]:
+def database_url(databases: Databases) -> Generator[str]:
     """A database of this test's own, with all tables, ours and Dagster's."""
-    with services.cloned_database(postgres_url, template_database) as url:
+    with databases.lend() as url:
         yield url
 
 
@@ -116,25 +160,37 @@ def valkey_url(services_folder: Path, pytestconfig: pytest.Config) -> str:
     return server.start()
 
 
-@pytest.fixture
-def redis_url(valkey_url: str) -> str:
-    """An empty database of this test process; channels are shared, so name them by a fresh id."""
+@pytest.fixture(scope="session")
+def shared_redis_url(valkey_url: str) -> str:
+    """The database of this test process, with whatever is in it."""
     number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    url = f"{valkey_url}{'&' if '?' in valkey_url else '?'}db={number}"
-    with redis.from_url(url) as client:
+    return f"{valkey_url}{'&' if '?' in valkey_url else '?'}db={number}"
+
+
+@pytest.fixture
+def redis_url(shared_redis_url: str) -> str:
+    """An empty database of this test process; channels are shared, so name them by a fresh id."""
+    with redis.from_url(shared_redis_url) as client:
         client.flushdb()  # pyright: ignore[reportUnknownMemberType]
-    return url
+    return shared_redis_url
+
+
+@pytest.fixture(scope="session")
+def usual_settings(services_folder: Path) -> Settings:
+    """Made once: reading each of them from the environment takes 10 ms."""
+    return Settings(state=services_folder / "no stack", api_port=0)
 
 
 @pytest.fixture
-def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
+def settings(
+    usual_settings: Settings, database_url: str, redis_url: str, tmp_path: Path
+) -> Settings:
     """Settings with a state folder, a database and a Redis of this test's own."""
-    return Settings(
-        state=tmp_path / "state", database_url=database_url, redis_url=redis_url, api_port=0
-    )
+    own = {"state": tmp_path / "state", "database_url": database_url, "redis_url": redis_url}
+    return usual_settings.model_copy(update=own)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def limits() -> Limits:
     """The limits as they are out of the box."""
     return Limits()

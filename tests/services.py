@@ -1,12 +1,9 @@
-"""Real PostgreSQL for the tests: one server a session, a database of its own per test.
+"""Real PostgreSQL for the tests: one server a session, a database of its own per test."""
 
-Durability stays on, fsync too: tests that kill processes mean it, and cloning a template is cheap.
-"""
-
+import atexit
 import fcntl
 import secrets
-import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -15,9 +12,13 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from foundation.database import migrate, pinned
+from foundation.database import grant_dagster, migrate, pinned
+from graphwright.embedded import EmbeddedPostgres
+from graphwright.ports import PortClaims
 
 _OWNER = "owner.lock"
+_PORTS = PortClaims()
+atexit.register(_PORTS.close)
 
 
 @contextmanager
@@ -43,6 +44,16 @@ def is_abandoned(folder: Path) -> bool:
     except OSError:  # owned; or not marked yet; or just being removed
         return False
     return True
+
+
+class SharedPostgres(EmbeddedPostgres):
+    """The server of a test session. Nothing in it has to outlive the machine, and each test makes a
+    database of some 500 files, so it does not wait for the disk; what crashes is tested on servers
+    of its own.
+    """
+
+    def _command(self) -> Sequence[str]:
+        return [*super()._command(), "-c", "fsync=off"]
 
 
 def with_database(url: str, name: str) -> str:
@@ -73,16 +84,30 @@ def create_tables(url: str) -> None:
     migrate(url)
     for kind in (PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage):
         kind(pinned(url), should_autocreate_tables=True).dispose()
+    grant_dagster(url)
+
+
+def new_name() -> str:
+    """For a database that no test has had."""
+    return f"test_{secrets.token_hex(8)}"
+
+
+def copy_database(server_url: str, template: str, name: str) -> None:
+    """Make the database ``name``, a copy of ``template``."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(
+            # Through the log, which is the default, it takes a multiple of the time.
+            SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+                Identifier(name), Identifier(template)
+            )
+        )
 
 
 @contextmanager
 def cloned_database(server_url: str, template: str) -> Generator[str]:
     """The URL of a fresh copy of ``template``, dropped at the end whoever is still connected."""
-    name = f"test_{secrets.token_hex(8)}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(
-            SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template))
-        )
+    name = new_name()
+    copy_database(server_url, template, name)
     try:
         yield with_database(server_url, name)
     finally:
@@ -96,7 +121,8 @@ def drop_database(server_url: str, name: str) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port on loopback that nobody listens on; no other is given it while this process lives.
+
+    Who is told to use it may listen there.
+    """
+    return _PORTS.claim("127.0.0.1", 0)

@@ -10,14 +10,19 @@ from bench.__main__ import arguments
 from bench.engines.peers import NODE_PEERS, PEERS, PYTHON_PEERS
 from bench.support import graphs, report
 from bench.support.figures import Figure, figure, milliseconds, quantile, shown
+from bench.support.http import Http
 from bench.support.machine import Machine
 from bench.support.question import ORDER, Aim, Answer, Question, load, modules
 from bench.support.report import Report, Result, merged, result_of
 from bench.support.table import PAGE, page
+from bench.support.timers import timed
+from bench.support.webhooks import Webhooks
 from foundation.settings import Limits
 from graph_defs.admission import admit
 from graph_defs.catalogue import Catalogue
 from graph_defs.fingerprint import canonical
+from graph_defs.triggers import WebhookTrigger
+from sensors.signatures import Call, verify
 
 MACHINE = Machine(
     cpu="a processor",
@@ -186,9 +191,29 @@ def test_the_published_page_is_made_of_the_published_results() -> None:
         (graphs.fan_out(20), 22),
         (graphs.layered(250, "layered"), 250),
         (graphs.montage(), 310),
+        (timed(), 1),
     ],
-    ids=["chain", "sleeps", "fan-out", "layered", "montage"],
+    ids=["chain", "sleeps", "fan-out", "layered", "montage", "timers"],
 )
 def test_the_graphs_are_valid(document: dict[str, Any], nodes: int) -> None:
     admitted = admit(canonical(document), Catalogue.from_packages(node_types), Limits())
     assert len(admitted.graph.nodes) == nodes
+
+
+def test_webhook_calls_are_signed_and_none_repeats_another() -> None:
+    webhooks = Webhooks("http://127.0.0.1:1", ["/hooks/a", "/hooks/b"], b"key", b'"ref": "main"}')
+    trigger = WebhookTrigger.model_validate(
+        {"type": "webhook", "scheme": "github", "secret": "key"}
+    )
+    keys: list[str] = []
+    paths: list[str] = []
+    for _ in range(3):
+        head, _, body = webhooks.call(Http(webhooks.base)).partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = {
+            name.lower(): value for name, _, value in (each.partition(": ") for each in lines)
+        }
+        keys += verify(trigger, ["key"], Call(headers, "", body, 0)).keys
+        paths.append(first.split()[1])
+    assert len(set(keys)) == len(keys) == 6
+    assert paths == ["/hooks/a", "/hooks/b", "/hooks/a"]

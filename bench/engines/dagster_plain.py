@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import random
 import time
+import uuid
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +21,8 @@ from bench.support.installing import python_environment
 from bench.support.processes import Child
 
 _POLL_SECONDS: Final = 0.05
+_SENSOR_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 60.0
 _ENDS: Final = {"SUCCESS", "FAILURE", "CANCELED"}
 _LOCATION: Final = "bench"
 
@@ -33,6 +37,23 @@ mutation Launch($job: String!) {
   }
 }
 """
+_START_SENSOR: Final = """
+mutation Start($sensor: String!) {
+  startSensor(sensorSelector: {
+    repositoryLocationName: "bench", repositoryName: "__repository__", sensorName: $sensor
+  }) { __typename ... on Sensor { id } ... on PythonError { message } }
+}
+"""
+_STOP_SENSOR: Final = """
+mutation Stop($id: String!) { stopSensor(id: $id) { __typename } }
+"""
+_STARTED: Final = """
+query Started($key: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/run_key", value: $key}]}) {
+    ... on Runs { results { startTime } }
+  }
+}
+"""
 _STATUS: Final = """
 query Status($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }
 """
@@ -44,10 +65,19 @@ class DagsterPlain:
     program = "dagster"
     slow = True
 
-    def __init__(self, name: str, how: str, suffix: str, port: int, children: list[Child]) -> None:
+    def __init__(
+        self,
+        name: str,
+        how: str,
+        suffix: str,
+        port: int,
+        children: list[Child],
+        dropped: Path,
+    ) -> None:
         self.name = name
         self.how = how
         self._suffix = suffix
+        self._dropped = dropped
         self._base = f"http://{HOST}:{port}"
         self._children = children
 
@@ -61,8 +91,38 @@ class DagsterPlain:
     def at_once(self, work: Work, count: int) -> float:
         raise NotImplementedError("a single run takes seconds")
 
+    def sensed(self, count: int) -> list[float]:
+        """Seconds from the dropping of a file that a sensor looks for to the start of its run."""
+
+        async def measured() -> list[float]:
+            async with Http(self._base) as http:
+                sensor = {"sensor": f"sensor_of_transform_1{self._suffix}"}
+                started = (await _graphql(http, _START_SENSOR, sensor))["startSensor"]
+                if "id" not in started:
+                    raise RuntimeError(f"no sensor: {started}")
+                try:
+                    return [await self._drop(http) for _ in range(count)]
+                finally:
+                    await _graphql(http, _STOP_SENSOR, {"id": started["id"]})
+
+        return run(measured())
+
     def stopped(self) -> AbstractContextManager[None]:
         return stopped(*self._children)
+
+    async def _drop(self, http: Http) -> float:
+        # Not in step with the daemon.
+        await asyncio.sleep(random.uniform(0, _SENSOR_SECONDS))
+        key = str(uuid.uuid4())
+        dropped_at = time.time()
+        (self._dropped / key).touch()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            await asyncio.sleep(_POLL_SECONDS)
+            found = (await _graphql(http, _STARTED, {"key": key}))["runsOrError"]["results"]
+            if found and found[0]["startTime"]:
+                return found[0]["startTime"] - dropped_at
+        raise RuntimeError("the sensor has started no run")
 
     async def _once(self, http: Http, work: Work) -> float:
         began = time.perf_counter()
@@ -86,7 +146,13 @@ def start(setting: Setting) -> list[Engine]:
     python = python_environment("dagster", [*own, "sqlalchemy<2.1"])
     _write_home(setting)
     port = free_port()
-    environment = {**os.environ, "DAGSTER_HOME": str(setting.folder)}
+    dropped = setting.folder / "dropped"
+    dropped.mkdir()
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(setting.folder),
+        "BENCH_DROPPED": str(dropped),
+    }
     commands: dict[str, tuple[str | Path, ...]] = {
         "dagster-web": ("-m", "dagster_webserver", "-h", HOST, "-p", str(port)),
         "dagster-daemon": ("-m", "dagster._daemon", "run"),
@@ -101,12 +167,11 @@ def start(setting: Setting) -> list[Engine]:
         f"polled each {_POLL_SECONDS * 1000:.0f} ms"
     )
     return [
-        DagsterPlain(
-            "dagster, in process", f"{how}; in_process executor", "_in_process", port, children
-        ),
-        DagsterPlain(
-            "dagster", f"{how}; the default executor, a process a step", "", port, children
-        ),
+        DagsterPlain(name, f"{how}; {executor}", suffix, port, children, dropped)
+        for name, executor, suffix in (
+            ("dagster, in process", "in_process executor", "_in_process"),
+            ("dagster", "the default executor, a process a step", ""),
+        )
     ]
 
 

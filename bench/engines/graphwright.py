@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -13,9 +12,8 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, LiteralString
-from urllib.parse import urlsplit
 
-from bench.engines.web import HOST, free_port, repeated, run, wait_until_ready
+from bench.engines.web import repeated, run
 from bench.support.graphs import Work, chain
 from bench.support.http import Http
 from bench.support.processes import Child, Processes
@@ -215,40 +213,13 @@ def start(
     return Graphwright(child, folder, read_stack(folder)), child
 
 
-def start_api(
-    processes: Processes, folder: Path, environment: Mapping[str, str], name: str
-) -> tuple[Graphwright, Child]:
-    """Start an API alone, over a new database: what is triggered there stays queued."""
-    base = f"http://{HOST}:{free_port()}"
-    port = {"GRAPHWRIGHT_API_PORT": str(urlsplit(base).port)}
-    whole = {**own_environment(folder), **environment, **port}
-
-    def command(*arguments: str) -> str:
-        done = subprocess.run(
-            (sys.executable, "-m", "graphwright", *arguments),
-            env=whole,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{arguments[0]} failed: {done.stderr}")
-        return done.stdout.strip()
-
-    command("migrate")
-    token = command("token", "--tenant", "default")
-    child = processes.start(name, (sys.executable, "-m", "graphwright", "api"), environment=whole)
-    wait_until_ready(f"{base}/readyz", child)
-    database = environment["GRAPHWRIGHT_DATABASE_URL"]
-    values = {"api_url": base, "token": token, "database_url": database}
-    return Graphwright(child, folder, values), child
-
-
 def own_environment(folder: Path) -> dict[str, str]:
     """Ours without the user's own settings, on free ports, and with its state in ``folder``."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith("GRAPHWRIGHT_")}
-    ports = {f"GRAPHWRIGHT_{part}_PORT": "0" for part in ("API", "CODE", "DAGSTER")}
-    return {**plain, **ports, "GRAPHWRIGHT_STATE": str(folder)}
+    ports = {f"GRAPHWRIGHT_{part}_PORT": "0" for part in ("API", "HOOKS", "CODE", "DAGSTER")}
+    # Many requests are asked of one tenant here: the limits count, and are not reached.
+    limits = {f"GRAPHWRIGHT_REQUESTS_PER_MINUTE{of}": "100000000" for of in ("", "_ADDRESS")}
+    return {**plain, **ports, **limits, "GRAPHWRIGHT_STATE": str(folder)}
 
 
 async def run_to_end(trigger: Http, events: Http, name: str) -> float:

@@ -39,7 +39,7 @@ def _main() -> None:
     from foundation.ids import GraphId, GraphVersionId, TenantId, new_id
     from foundation.settings import Limits, Settings
     from graph_defs.catalogue import Catalogue
-    from graph_defs.fingerprint import fingerprint
+    from graph_defs.fingerprint import Canonical
     from graph_defs.versions import GraphVersion
 
     document = json.load(sys.stdin)
@@ -54,7 +54,7 @@ def _main() -> None:
                 tenant=TenantId("bench"),
                 name=document["metadata"]["name"],
                 version=1,
-                fingerprint=fingerprint(document),
+                fingerprint=Canonical.of(document).fingerprint,
                 document=document,
                 node_types={name: catalogue[name].version for name in types},
                 author="bench",

@@ -51,16 +51,31 @@ class Http:
     ) -> None:
         self._writer.close()
 
-    def post(self, path: str, body: bytes, content_type: str = "application/json") -> bytes:
+    def post(
+        self,
+        path: str,
+        body: bytes,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
         """A request, ready to be sent any number of times."""
-        head = (
-            f"POST {path} HTTP/1.1\r\n{self._headers}"
-            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+        return self._with_body("POST", path, body, content_type, headers or {})
+
+    def put(self, path: str, body: bytes) -> bytes:
+        return self._with_body("PUT", path, body, "application/json", {})
 
     def get(self, path: str, accept: str = "application/json") -> bytes:
         return f"GET {path} HTTP/1.1\r\n{self._headers}Accept: {accept}\r\n\r\n".encode()
+
+    def _with_body(
+        self, method: str, path: str, body: bytes, content_type: str, headers: Mapping[str, str]
+    ) -> bytes:
+        own = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = (
+            f"{method} {path} HTTP/1.1\r\n{self._headers}{own}"
+            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
 
     async def send(self, request: bytes) -> Response:
         """Send a request and read its answer whole. Raises HttpError for anything but a success."""

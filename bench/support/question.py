@@ -23,9 +23,21 @@ ORDER: Final = (
     "waiting_1000",
     "events_per_second",
     "triggers_per_second",
+    "reads_per_second",
+    "stress_100_users",
+    "stream_latency",
+    "sse_10000",
+    "websockets_10000",
+    "webhook_start",
+    "webhook_2nodes",
+    "webhooks_per_second",
+    "timers_million",
+    "fairness",
+    "launches_per_second",
     "first_run",
     "million_graphs",
     "worker_memory",
+    "retention",
 )
 """The questions as tables show them, which is also the order in which they are asked."""
 

@@ -3,14 +3,15 @@
 import itertools
 import random
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from bench.engines import graphwright, peers
 from bench.engines.base import Engine
 from bench.engines.graphwright import Graphwright
 from bench.engines.peers import Setting
+from bench.engines.roles import Roles
 from bench.support.installing import NotInstalled
 from bench.support.processes import Processes
 from bench.support.services import Services
@@ -53,10 +54,7 @@ class Site:
     def stack(self, **settings: str) -> Generator[Graphwright]:
         """Another stack of ours, with settings of its own, while the shared one is stopped."""
         number = next(self._numbers)
-        environment = {
-            **self.environment(f"bench_ours_{number}"),
-            **{f"GRAPHWRIGHT_{name.upper()}": value for name, value in settings.items()},
-        }
+        environment = {**self.environment(f"bench_ours_{number}"), **_variables(settings)}
         with self._alone():
             say("starting a stack of ours")
             found, child = graphwright.start(
@@ -70,15 +68,17 @@ class Site:
     @contextmanager
     def api(self) -> Generator[Graphwright]:
         """An API of ours over a new database, with no worker."""
+        with self.roles() as roles:
+            yield roles.client
+
+    @contextmanager
+    def roles(self, **settings: str) -> Generator[Roles]:
+        """An API of ours over a new database, to which other roles can be added."""
         number = next(self._numbers)
         name = f"api-{number}"
-        found, child = graphwright.start_api(
-            self.processes, self.folder / name, self.environment(f"bench_api_{number}"), name
-        )
-        try:
-            yield found
-        finally:
-            self.processes.end(child)
+        environment = {**self.environment(f"bench_api_{number}"), **_variables(settings)}
+        with closing(Roles(self.processes, self.folder / name, environment, name)) as roles:
+            yield roles
 
     @contextmanager
     def quiet(self) -> Generator[None]:
@@ -143,6 +143,10 @@ class Site:
             for engine in self._engines():
                 stopped.enter_context(engine.stopped())
             yield
+
+
+def _variables(settings: Mapping[str, str]) -> dict[str, str]:
+    return {f"GRAPHWRIGHT_{name.upper()}": value for name, value in settings.items()}
 
 
 def one_line(error: BaseException) -> str:

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from dagster import (
+    Backoff,
     DependencyDefinition,
     ExecutorDefinition,
     Field,
     GraphDefinition,
     In,
     IOManagerDefinition,
+    Jitter,
     JobDefinition,
     MultiDependencyDefinition,
     NodeInvocation,
@@ -100,7 +102,7 @@ class Compiler:
             executor_def=ExecutorDefinition.hardcoded_executor(executor),
             resource_defs={
                 "io_manager": IOManagerDefinition.hardcoded_io_manager(
-                    OutputIOManager(self._runtime.settings.database_url)
+                    OutputIOManager(self._runtime.settings.database_url, self._runtime.outputs)
                 ),
                 naming.PARAMS_RESOURCE: _params_resource(graph),
             },
@@ -156,10 +158,19 @@ def _graph_definition(name: str, graph: PreparedGraph, runtime: NodeRuntime) -> 
 
 
 def _retry_policy(node: PreparedNode) -> RetryPolicy | None:
-    """The node's retries, for Dagster's own executors to see to."""
-    if node.retries == 0:
+    """The node's retries, for Dagster's own executors to see to.
+
+    They know no longest delay, and of jitter only that of a whole delay.
+    """
+    retry = node.retry
+    if retry is None:
         return None
-    return RetryPolicy(max_retries=node.retries, delay=node.retry_delay.total_seconds())
+    return RetryPolicy(
+        max_retries=retry.limit,
+        delay=retry.delay_seconds,
+        backoff=Backoff.EXPONENTIAL if retry.backoff == "exponential" else None,
+        jitter=Jitter.FULL if retry.jitter == 1 else None,
+    )
 
 
 def _op(node_type: NodeType[Any, Any], graph: PreparedGraph, runtime: NodeRuntime) -> OpDefinition:

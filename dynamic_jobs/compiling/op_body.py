@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from dagster import AssetKey, AssetMaterialization, Failure, OpExecutionContext, Output
 
 from dynamic_jobs.compiling.prepared import PreparedGraph
 from dynamic_jobs.executing.active import read_active
-from dynamic_jobs.executing.nodes import may_pass
+from dynamic_jobs.executing.backoff import is_retried
 from dynamic_jobs.executing.outputs import read_outputs
 from dynamic_jobs.executing.runtime import NodeRuntime
 from dynamic_jobs.executing.scope import run_scope
@@ -22,17 +22,29 @@ from foundation.ids import NodeId, RunId, TenantId
 from node_types.base import NodeContext
 
 
+class ExecutorUnfit(GraphwrightError):
+    """The graph asks for what Dagster's own executors cannot do."""
+
+    code: ClassVar[str] = "executor_unfit"
+    status: ClassVar[int] = 409
+
+
 def op_body(
     graph: PreparedGraph, runtime: NodeRuntime
 ) -> Callable[[OpExecutionContext, Any], Iterator[Output[Any]]]:
     """The compute function that all ops of a job share: the alias says which node it is."""
+    unfit = _unfit(graph)
 
     def compute(context: OpExecutionContext, _inputs: Any) -> Iterator[Output[Any]]:
+        if unfit is not None:  # before any node: Dagster would skip what is to handle failures
+            data = failure_data(unfit)
+            raise Failure(data.description, data.metadata, allow_retries=False)
         node = graph.nodes[NodeId(context.op_handle.name)]
         tenant, run_id = TenantId(context.run_tags[TENANT_TAG]), RunId(context.run_id)
         with connect(runtime.settings.database_url) as connection:
             active = read_active(connection, tenant, run_id)
-            outputs = read_outputs(connection, tenant, run_id, _upstream(node.given.references))
+            upstream = _upstream(node.given.references)
+            outputs = read_outputs(connection, runtime.outputs, tenant, run_id, upstream)
         log = {
             level: getattr(context.log, level) for level in ("debug", "info", "warning", "error")
         }
@@ -50,15 +62,31 @@ def op_body(
             ),
             wait=_wait,
         )
-        scope = run_scope(graph, active, outputs)
+        scope = run_scope(graph, active, outputs, {})
+        running = runtime.submit(runtime.runner.run(node, scope, attempt))
         try:
-            output = runtime.submit(runtime.runner.run(node, scope, attempt)).result()
+            output = running.result()
         except GraphwrightError as error:
             data = failure_data(error)
-            raise Failure(data.description, data.metadata, allow_retries=may_pass(error)) from None
+            retried = is_retried(node.retry, attempt.attempt, error)
+            raise Failure(data.description, data.metadata, allow_retries=retried) from None
+        except BaseException:  # Dagster interrupts the step
+            running.cancel()
+            raise
         yield Output(output.value)
 
     return compute
+
+
+def _unfit(graph: PreparedGraph) -> ExecutorUnfit | None:
+    if not graph.has_policies and graph.timeout is None:
+        return None
+    return ExecutorUnfit(
+        "this graph has `when`, `continue_on_error` or a time limit for the whole run, which "
+        "Dagster's own executors do not know",
+        hint="run it on a Graphwright worker, or with the executor that its job comes with",
+        graph_version_id=graph.version.graph_version_id,
+    )
 
 
 async def _wait(until: datetime) -> None:

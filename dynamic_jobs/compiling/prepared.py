@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from foundation.errors import GraphwrightError
 from foundation.ids import NodeId
 from graph_defs.catalogue import Catalogue
-from graph_defs.document import GraphDocument
+from graph_defs.document import GraphDocument, Retry, When
 from graph_defs.expressions import Evaluator, Template
 from graph_defs.versions import GraphVersion
 from node_types.base import NodeType
@@ -29,9 +29,11 @@ class PreparedNode:
     given: Template
     """The node's ``with``."""
     needs: tuple[NodeId, ...]
-    retries: int = 0
-    """How often it is tried again."""
-    retry_delay: timedelta = timedelta()
+    retry: Retry | None = None
+    timeout: timedelta | None = None
+    """How long one attempt may take."""
+    continue_on_error: bool = False
+    when: When = "succeeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ class PreparedGraph:
     nodes: Mapping[NodeId, PreparedNode]
     dependents: Mapping[NodeId, tuple[NodeId, ...]]
     outputs: Template
+    has_policies: bool = False
+    """Whether some node runs after failures, or may fail without failing the run."""
+    timeout: timedelta | None = None
+    """How long a run may take from its first start."""
 
 
 def prepare(version: GraphVersion, catalogue: Catalogue, evaluator: Evaluator) -> PreparedGraph:
@@ -69,8 +75,10 @@ def prepare(version: GraphVersion, catalogue: Catalogue, evaluator: Evaluator) -
             catalogue[node.type],
             evaluator.compile(node.given),
             needs,
-            node.retry.limit if node.retry else 0,
-            timedelta(seconds=node.retry.delay_seconds if node.retry else 0),
+            node.retry,
+            _duration(node.timeout_seconds),
+            node.continue_on_error,
+            node.when,
         )
         for need in needs:
             dependents[need].append(node_id)
@@ -80,4 +88,12 @@ def prepare(version: GraphVersion, catalogue: Catalogue, evaluator: Evaluator) -
         nodes=nodes,
         dependents={need: tuple(after) for need, after in dependents.items()},
         outputs=evaluator.compile(document.outputs),
+        has_policies=any(
+            node.continue_on_error or node.when != "succeeded" for node in nodes.values()
+        ),
+        timeout=_duration(document.timeout_seconds),
     )
+
+
+def _duration(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)

@@ -1,13 +1,9 @@
-"""New runs, any number of them in one transaction and one statement: Dagster's runs with their tags
-and ENQUEUED events, our rows, the queue's, and a wake-up where a worker has declared itself idle.
-
-Everything of them exists after the commit, or nothing does.
-"""
+"""New runs: what a trigger asks for, as Dagster keeps it and as the values of a row."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, LiteralString
+from typing import Any, Literal, TypeAlias
 
 import orjson
 from dagster import DagsterEvent, DagsterEventType, DagsterRun, DagsterRunStatus, EventLogEntry
@@ -20,91 +16,36 @@ from dagster._core.remote_origin import (
 from dynamic_jobs import naming
 from dynamic_jobs.code_pointer import pointer_to
 from dynamic_jobs.compiling.compiler import run_tags
+from dynamic_jobs.creating.trigger import Parent
 from foundation.ids import GraphId, RunId, TenantId, new_id
 from graph_defs.json_values import JsonObject
+from graph_defs.notified import notified
 from graph_defs.versions import GraphVersion
 
-WAKE_CHANNEL: Final = "graphwright_queue"
+Refusal: TypeAlias = Literal[
+    "unpublished", "queue_full", "runs_per_day", "busy", "key_used", "parent_gone"
+]
+"""Why a run is not made. ``unpublished``: its version is not the published one any more;
+``key_used``: its Idempotency-Key has been used; ``parent_gone``: the run that it repeats was
+removed."""
 
-# One JSON text for all rows: psycopg takes ten times as long to write as many arrays. `params` and
-# `trigger` are JSON inside of it as text, since PostgreSQL would read their \u0000, and refuse it.
-# A run that asks for the published version is made only where that still is the published one; the
-# subquery keeps PostgreSQL from joining, for which it may read all graphs.
-GIVEN: Final[LiteralString] = """given AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(runs)s::json) AS g (
-        tenant text, run_id text, sort_id uuid, graph_id uuid, graph_version_id uuid,
-        parent_run_id uuid, trigger text, params text, author text, priority integer,
-        not_before timestamptz, live boolean, created_at timestamptz,
-        graph text, published integer,
-        job_name text, run_body text, job_snapshot_id text, tags json, event text
-    )
-    WHERE g.published IS NULL OR g.published = (
-        SELECT p.version FROM graphwright.graphs p
-        WHERE p.tenant = g.tenant AND p.graph_id = g.graph_id AND p.name = g.graph
-    )
-)"""
 
-INSERT_OURS: Final[LiteralString] = """
-INSERT INTO graphwright.runs (
-    tenant, run_id, sort_id, graph_id, graph_version_id, parent_run_id, trigger, params, status,
-    author, priority, not_before, live, created_at, last_event_id
-) SELECT
-    tenant, run_id::uuid, sort_id, graph_id, graph_version_id, parent_run_id, trigger::json,
-    params::json, 'queued', author, priority, not_before, live, created_at, queued.id
-FROM given JOIN queued USING (run_id)
-"""
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a run shares with the runs that it may not run beside, and how many may hold it."""
 
-ENQUEUE: Final[LiteralString] = """
-INSERT INTO graphwright.run_queue (run_id, tenant, priority, not_before)
-SELECT run_id::uuid, tenant, priority, COALESCE(not_before, now()) FROM given
-"""
+    name: str
+    limit: int
+    rejects: bool = False
+    """Without a free place the run is not made."""
 
-# Not where it was touched just now, and not where somebody else is touching it: the runs of all
-# graphs are in one transaction, which must not wait for a lock on one of them.
-TOUCH_GRAPHS: Final[LiteralString] = """
-touched AS (
-    UPDATE graphwright.recent_graphs SET used_at = now() WHERE graph_id IN (
-        SELECT r.graph_id FROM graphwright.recent_graphs r
-        WHERE r.graph_id IN (SELECT graph_id FROM given)
-            AND r.used_at < now() - interval '10 seconds'
-        FOR UPDATE SKIP LOCKED
-    )
-), listed AS (
-    INSERT INTO graphwright.recent_graphs (graph_id, tenant, used_at)
-    SELECT DISTINCT graph_id, tenant, now() FROM given
-    WHERE NOT EXISTS (
-        SELECT FROM graphwright.recent_graphs r WHERE r.graph_id = given.graph_id
-    )
-    ORDER BY graph_id
-    ON CONFLICT (graph_id) DO NOTHING
-)"""
 
-# NOTIFY takes a lock of the whole instance at commit, so it is sent only to who is waiting, and
-# is still there: an idle worker says so every second.
-WAKE: Final[LiteralString] = """
-SELECT pg_notify('graphwright_queue', '')
-WHERE EXISTS (
-    SELECT FROM graphwright.workers WHERE idle AND seen_at > now() - interval '10 seconds'
-)
-"""
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The key that a trigger was sent with, and a digest of all that it asks for."""
 
-CREATE: Final[LiteralString] = f"""
-WITH {GIVEN}, dagster AS (
-    INSERT INTO runs (run_id, pipeline_name, status, run_body, snapshot_id, create_timestamp,
-                      update_timestamp)
-    SELECT run_id, job_name, 'QUEUED', run_body, job_snapshot_id, created_at AT TIME ZONE 'UTC',
-           created_at AT TIME ZONE 'UTC'
-    FROM given
-), tagged AS (
-    INSERT INTO run_tags (run_id, key, value)
-    SELECT given.run_id, t.key, t.value FROM given, json_each_text(given.tags) AS t (key, value)
-), queued AS (
-    INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp)
-    SELECT run_id, event, 'PIPELINE_ENQUEUED', created_at AT TIME ZONE 'UTC' FROM given
-    RETURNING id, run_id
-), ours AS ({INSERT_OURS}), enqueued AS ({ENQUEUE}), {TOUCH_GRAPHS}, woken AS ({WAKE})
-SELECT run_id, (SELECT count(*) FROM woken) AS woken FROM given
-"""  # noqa: S608 - made of constants
+    key: str
+    request: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +59,21 @@ class NewRun:
     priority: int = 0
     not_before: datetime | None = None
     live: bool = True
+    slot: Slot | None = None
+    idempotency: Idempotency | None = None
+    parent: Parent | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    traceparent: str | None = None
 
 
-def version_values(version: GraphVersion) -> dict[str, str]:
+def version_values(version: GraphVersion) -> dict[str, Any]:
     """What our row of a run says of its version."""
     return {
         "tenant": version.tenant,
         "graph_id": version.graph_id,
         "graph_version_id": version.graph_version_id,
+        "notifies": notified(version.document),
+        "isolation": version.document.get("isolation", "warm"),
     }
 
 
@@ -141,6 +89,13 @@ def run_values(new: NewRun, at: float) -> dict[str, Any]:
         "not_before": new.not_before and new.not_before.isoformat(),
         "live": new.live,
         "created_at": datetime.fromtimestamp(at, UTC),
+        "parent_run_id": new.parent and new.parent.run_id,
+        "slot": new.slot and new.slot.name,
+        "slot_limit": new.slot and new.slot.limit,
+        "rejects": new.slot is not None and new.slot.rejects,
+        "idempotency_key": new.idempotency and new.idempotency.key,
+        "request": new.idempotency and new.idempotency.request,
+        "traceparent": new.traceparent,
     }
 
 
@@ -150,7 +105,7 @@ def dagster_run(
     params: Any,
     tags: Mapping[str, str],
     snapshot_ids: tuple[str, str],
-    code_port: int,
+    code_server: tuple[str, int],
 ) -> DagsterRun:
     """The run as Dagster keeps it, with its code pointer and the ids of its job's and plan's
     snapshots.
@@ -168,19 +123,23 @@ def dagster_run(
         tags={**run_tags(version), **tags},
         job_snapshot_id=job_snapshot_id,
         execution_plan_snapshot_id=plan_snapshot_id,
-        remote_job_origin=remote_origin(job_name, code_port),
+        remote_job_origin=remote_origin(job_name, code_server),
         job_code_origin=pointer_to(
             TenantId(version.tenant), version.graph_version_id, job_name
         ).get_python_origin(),
     )
 
 
-def remote_origin(job_name: str, code_port: int) -> RemoteJobOrigin:
+def remote_origin(job_name: str, code_server: tuple[str, int]) -> RemoteJobOrigin:
     """Where the Dagster UI would look for the job."""
-    location = GrpcServerCodeLocationOrigin(
-        host="127.0.0.1", port=code_port, location_name=naming.LOCATION
-    )
-    return RemoteJobOrigin(RemoteRepositoryOrigin(location, naming.REPOSITORY), job_name)
+    return RemoteJobOrigin(remote_repository(code_server), job_name)
+
+
+def remote_repository(code_server: tuple[str, int]) -> RemoteRepositoryOrigin:
+    """Our repository, as the workspace names it."""
+    host, port = code_server
+    location = GrpcServerCodeLocationOrigin(host=host, port=port, location_name=naming.LOCATION)
+    return RemoteRepositoryOrigin(location, naming.REPOSITORY)
 
 
 def enqueued(run_id: str, job_name: str, at: float) -> EventLogEntry:

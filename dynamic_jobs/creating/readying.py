@@ -5,24 +5,36 @@ that other processes, and this one after a restart, need not compile a graph to 
 """
 
 import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version as release_of
 from typing import Final, TypeAlias
 
 from dynamic_jobs.compiling.compiler import Compiler
+from dynamic_jobs.compiling.prepared import NodeTypeUnavailable
 from dynamic_jobs.creating.launchable import Launchable
+from dynamic_jobs.creating.refusals import NotYet, TakesLong
+from dynamic_jobs.creating.run_texts import RunTexts
 from dynamic_jobs.storage import GraphwrightStorage
-from foundation.ids import GraphVersionId
+from foundation.errors import GraphwrightError
+from foundation.ids import GraphVersionId, NodeId
 from foundation.recent import Recent
+from graph_defs.expressions import Evaluator
+from graph_defs.stored_versions import StoredVersion
 from graph_defs.versions import GraphVersion
 
 KEPT: Final = 4_096
-"""Versions that a process keeps launchable: 5 kB each, and the schema of their params, which is
+"""Versions that a process keeps launchable: 2 kB each, and the schema of their params, which is
 part of a document and so at most ``max_document_bytes``."""
 
 # Another release may compile the same version to another job.
 _KEY: Final = (
     f"graphwright {release_of('graphwright')}, dagster {release_of('dagster')}, snapshots of "
 )
+
+_QUICK_SECONDS: Final = 1.0
+_QUICK_NODES: Final = 200
 
 _Identity: TypeAlias = tuple[GraphVersionId, str]
 """A version, and the name of its graph."""
@@ -31,10 +43,17 @@ _Identity: TypeAlias = tuple[GraphVersionId, str]
 class Readying:
     """Makes versions launchable, each once at a time and off the event loop."""
 
-    def __init__(self, storage: GraphwrightStorage, compiler: Compiler, code_port: int) -> None:
+    def __init__(
+        self,
+        storage: GraphwrightStorage,
+        compiler: Compiler,
+        code_server: tuple[str, int],
+        evaluator: Evaluator,
+    ) -> None:
         self._storage = storage
         self._compiler = compiler
-        self._code_port = code_port
+        self._texts = RunTexts(code_server)
+        self._evaluator = evaluator
         self._kept = Recent[_Identity, Launchable](KEPT)
         self._under_way: dict[_Identity, asyncio.Task[Launchable]] = {}
 
@@ -53,6 +72,38 @@ class Readying:
             self._under_way[identity] = task
         return await asyncio.shield(task)  # others may wait for it too
 
+    async def ready_many(
+        self, versions: Sequence[GraphVersion | StoredVersion], *, quickly: bool
+    ) -> dict[GraphVersionId, Launchable | GraphwrightError]:
+        """Versions, launchable, or why one is not. What is noted of them is read at once.
+
+        ``quickly``: a large graph that has to be compiled is TakesLong; and once that has taken a
+        second, all others that have to be are NotYet.
+        """
+        ready: dict[GraphVersionId, Launchable | GraphwrightError] = {}
+        others: list[GraphVersion | StoredVersion] = []
+        for version in versions:
+            launchable = self._kept.get((version.graph_version_id, version.name))
+            if launchable is None:
+                others.append(version)
+            else:
+                ready[version.graph_version_id] = launchable
+        if others:
+            made = await asyncio.to_thread(self._make_many, others, quickly=quickly)
+            for version, launchable in zip(others, made, strict=True):
+                ready[version.graph_version_id] = launchable
+                if isinstance(launchable, Launchable):
+                    self._kept.keep((version.graph_version_id, version.name), launchable)
+        return ready
+
+    async def partial_plan(self, version: GraphVersion, steps: Sequence[NodeId]) -> str:
+        """The id of the snapshot of the version's plan with these steps alone, which is stored."""
+        return await asyncio.to_thread(self._store_partial_plan, version, steps)
+
+    def _store_partial_plan(self, version: GraphVersion, steps: Sequence[NodeId]) -> str:
+        plan = self._compiler.compile(version).partial_plan_snapshot(steps)
+        return self._storage.runs.add_execution_plan_snapshot(plan)
+
     async def _ready(self, identity: _Identity, version: GraphVersion) -> Launchable:
         try:
             launchable = await asyncio.to_thread(self._make, version)
@@ -62,11 +113,40 @@ class Readying:
             del self._under_way[identity]
 
     def _make(self, version: GraphVersion) -> Launchable:
-        return Launchable.of(version, self._snapshot_ids(version), self._code_port)
+        (made,) = self._make_many([version], quickly=False)
+        if isinstance(made, GraphwrightError):
+            raise made
+        return made
 
-    def _snapshot_ids(self, version: GraphVersion) -> tuple[str, str]:
+    def _make_many(
+        self, versions: Sequence[GraphVersion | StoredVersion], *, quickly: bool
+    ) -> list[Launchable | GraphwrightError]:
+        until = time.monotonic() + (_QUICK_SECONDS if quickly else math.inf)
+        known = self._storage.runs.get_cursor_values(
+            {_KEY + version.graph_version_id for version in versions}
+        )
+        made: list[Launchable | GraphwrightError] = []
+        for stored in versions:
+            # One by one: documents take much memory, and most of each is not kept.
+            version = stored if isinstance(stored, GraphVersion) else stored.read()
+            is_new = _KEY + version.graph_version_id not in known
+            if quickly and is_new and _size(version) > _QUICK_NODES:
+                made.append(TakesLong("the graph is large, and has not run before"))
+                continue
+            if is_new and time.monotonic() > until:
+                made.append(NotYet("other graphs are being compiled"))
+                continue
+            try:
+                snapshot_ids = self._snapshot_ids(version, known)
+            except NodeTypeUnavailable as error:
+                made.append(error)
+            else:
+                made.append(Launchable.of(version, snapshot_ids, self._texts, self._evaluator))
+        return made
+
+    def _snapshot_ids(self, version: GraphVersion, noted: Mapping[str, str]) -> tuple[str, str]:
         key = _KEY + version.graph_version_id
-        known = self._storage.runs.get_cursor_values({key}).get(key)
+        known = noted.get(key)
         if known is not None:
             job_snapshot_id, plan_snapshot_id = known.split()
             return job_snapshot_id, plan_snapshot_id
@@ -76,3 +156,8 @@ class Readying:
             key, (job.snapshot_id, job.body), (plan.snapshot_id, plan.body)
         )
         return job.snapshot_id, plan.snapshot_id
+
+
+def _size(version: GraphVersion) -> int:
+    nodes = version.document["nodes"]
+    return len(nodes) if isinstance(nodes, dict) else 0

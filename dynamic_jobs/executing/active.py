@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from queue import Empty, SimpleQueue
 from typing import Final, Literal, LiteralString, TypeAlias
 
@@ -11,13 +12,14 @@ from dynamic_jobs.executing.progress import Progress
 from foundation.database import Connection
 from foundation.errors import NotFound
 from foundation.ids import NodeId, RunId, TenantId
+from foundation.telemetry.tracing import Span
 from graph_defs.json_values import JsonObject
 
-Interrupt: TypeAlias = Literal["cancel", "hand_back", "wait"]
-"""Why a run is stopped: its owner asked, this worker is going away, or it does nothing but wait."""
+Interrupt: TypeAlias = Literal["cancel", "hand_back", "wait", "pause"]
+"""Why a run is stopped: its owner asked, this worker goes away, or all it does is to wait."""
 
 READ: Final[LiteralString] = """
-SELECT params, trigger, parent_run_id::text, created_at FROM graphwright.runs
+SELECT params, trigger, parent_run_id::text, created_at, started_at FROM graphwright.runs
 WHERE tenant = %s AND run_id = %s
 """
 
@@ -80,9 +82,15 @@ class ActiveRun:
     trigger: JsonObject
     parent_run_id: RunId | None
     created_at: str
+    started_at: datetime | None = None
+    """When it first started; None where it starts now."""
+    span: Span | None = None
+    """Where the process sends spans, the run's."""
     inbox: Inbox = field(default_factory=Inbox)
     dagster_run: DagsterRun | None = None
     """Where a worker executes the run, Dagster's record of it."""
+    selected: tuple[NodeId, ...] | None = None
+    """The nodes to execute, where they are not all: the others have their outputs."""
     progress: Progress | None = None
     """What had been done when this worker got the run; None where nobody has looked yet."""
     interrupt: Interrupt | None = None
@@ -107,4 +115,5 @@ def read_active(connection: Connection, tenant: TenantId, run_id: RunId) -> Acti
         trigger=row["trigger"],
         parent_run_id=RunId(parent) if parent else None,
         created_at=row["created_at"].isoformat(),
+        started_at=row["started_at"],
     )

@@ -7,7 +7,7 @@ from typing import Any, Final, LiteralString
 
 import orjson
 
-from dynamic_jobs.executing.outputs import read_outputs
+from dynamic_jobs.executing.outputs import OutputStore, read_outputs
 from foundation.database import Connection
 from foundation.ids import NodeId, RunId, TenantId
 
@@ -21,6 +21,19 @@ WHERE l.run_id = %s AND l.dagster_event_type IN (
     'STEP_START', 'STEP_RESTARTED', 'STEP_UP_FOR_RETRY', 'STEP_FAILURE', 'STEP_SKIPPED'
 )
 ORDER BY l.id
+"""
+
+
+# Whose last event is a start.
+IN_FLIGHT: Final[LiteralString] = """
+SELECT l.step_key FROM event_logs l
+WHERE l.run_id = %s AND l.step_key IS NOT NULL AND l.dagster_event_type IN (
+    'STEP_START', 'STEP_RESTARTED', 'STEP_UP_FOR_RETRY', 'STEP_FAILURE', 'STEP_SKIPPED',
+    'STEP_SUCCESS'
+)
+GROUP BY l.step_key
+HAVING (array_agg(l.dagster_event_type ORDER BY l.id DESC))[1] IN ('STEP_START', 'STEP_RESTARTED')
+ORDER BY l.step_key
 """
 
 
@@ -52,16 +65,25 @@ class Progress:
     waited: bool = False
 
 
+def nodes_in_flight(connection: Connection, run_id: RunId) -> list[NodeId]:
+    """The nodes that had started and not ended, by what is committed."""
+    return [NodeId(row["step_key"]) for row in connection.execute(IN_FLIGHT, (run_id,))]
+
+
 def read_progress(
     connection: Connection,
+    store: OutputStore,
     tenant: TenantId,
     run_id: RunId,
     nodes: Collection[NodeId],
     *,
     waited: bool = False,
 ) -> Progress:
-    """What is committed of the run, for those of its nodes that are named."""
-    outputs = read_outputs(connection, tenant, run_id, nodes)
+    """What is committed of the run, for those of its nodes that are named.
+
+    Raises what :func:`read_outputs` raises.
+    """
+    outputs = read_outputs(connection, store, tenant, run_id, nodes)
     begun: dict[NodeId, Begun] = {}
     failed: dict[NodeId, str] = {}
     skipped: set[NodeId] = set()

@@ -86,7 +86,7 @@ class _RunLog:
         self, level: int, msg: str, dagster_event: DagsterEvent, batch_metadata: object = None
     ) -> None:
         if (
-            self._active.interrupt == "wait"
+            self._active.interrupt in ("wait", "pause")
             and dagster_event.event_type is DagsterEventType.ENGINE_EVENT
         ):
             return  # "interrupted unexpectedly": it was not

@@ -13,7 +13,7 @@ from dagster_shared.utils.timing import format_duration
 
 from dynamic_jobs.executing import step_events
 from dynamic_jobs.executing.nodes import NodeOutput
-from dynamic_jobs.executing.outputs import is_shown
+from dynamic_jobs.executing.outputs import is_shown, stored
 from dynamic_jobs.executing.step_events import StepEvent
 from dynamic_jobs.executing.step_templates import (
     BYTES_MARK,
@@ -28,6 +28,7 @@ from dynamic_jobs.executing.step_templates import (
     StepTemplate,
 )
 from dynamic_jobs.storage import EventWriter
+from dynamic_jobs.storage.outputs import Stored
 from dynamic_jobs.storage.records import Record
 from foundation.errors import GraphwrightError
 from foundation.ids import NodeId, RunId
@@ -72,7 +73,7 @@ class RunLog:
             self._append(step_events.output(node), node, attempt)
             self._append(step_events.handled(output.size, **value), node, attempt)
             success = step_events.succeeded(node, duration_ms)
-            self._append(success, node, attempt, stored=output.text)
+            self._append(success, node, attempt, kept=stored(output))
             return
         handled = _handled_shown() if is_shown(output.text) else _handled_hidden()
         self._write(
@@ -83,13 +84,15 @@ class RunLog:
                 node,
                 duration=format_duration(duration_ms),
                 milliseconds=repr(duration_ms),
-                stored=output.text,
+                kept=stored(output),
             ),
         )
 
-    def failed(self, node: NodeId, attempt: int, error: GraphwrightError) -> DagsterEvent:
-        """The last attempt failed. Dagster's loop wants to see this event."""
-        return self._append(step_events.failed(node, error), node, attempt)
+    def failed(
+        self, node: NodeId, attempt: int, error: GraphwrightError, *, handled: bool
+    ) -> DagsterEvent:
+        """The last attempt failed. Unless ``handled``, Dagster's loop wants to see this event."""
+        return self._append(step_events.failed(node, error, handled=handled), node, attempt)
 
     def retrying(self, node: NodeId, attempt: int, error: GraphwrightError, seconds: float) -> None:
         """An attempt failed, and another follows in ``seconds``."""
@@ -126,7 +129,7 @@ class RunLog:
         self._writer.append(*records, lease=self._lease)
 
     def _append(
-        self, event: StepEvent, node: NodeId, attempt: int, *, stored: str | None = None
+        self, event: StepEvent, node: NodeId, attempt: int, *, kept: Stored | None = None
     ) -> DagsterEvent:
         entry = event.entry(
             job=self._job,
@@ -136,11 +139,11 @@ class RunLog:
             pid=self._pid,
             attempt=attempt,
         )
-        self._write(Record.of(entry, None if stored is None else (node, stored)))
+        self._write(Record.of(entry, None if kept is None else (node, kept)))
         return entry.get_dagster_event()
 
     def _filled(
-        self, template: StepTemplate, node: NodeId, *, stored: str | None = None, **slots: str
+        self, template: StepTemplate, node: NodeId, *, kept: Stored | None = None, **slots: str
     ) -> Record:
         now = time.time()
         text = template.fill(
@@ -157,7 +160,7 @@ class RunLog:
             event_type=template.kind.value,
             at=datetime.fromtimestamp(now, UTC),
             step_key=node,
-            output=None if stored is None else (node, stored),
+            output=None if kept is None else (node, kept),
         )
 
 

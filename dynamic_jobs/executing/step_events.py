@@ -5,6 +5,7 @@ with stock Dagster's (tests/dynamic_jobs/test_parity.py).
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +33,12 @@ from dagster._core.execution.plan.outputs import StepOutputData, StepOutputHandl
 from dagster._utils.error import SerializableErrorInfo
 from dagster_shared.utils.timing import format_duration
 
-from dynamic_jobs.reading.events import ATTEMPT_TAG, WAITING_LABEL
+from dynamic_jobs.reading.events import (
+    ATTEMPT_TAG,
+    HANDLED_LABEL,
+    RUN_LABEL,
+    WAITING_LABEL,
+)
 from foundation.errors import GraphwrightError
 
 _UNDER_WAY: Final = DagsterEventType.ENGINE_EVENT
@@ -119,10 +125,14 @@ def succeeded(node: str, milliseconds: float, duration: str = "") -> StepEvent:
     return StepEvent(DagsterEventType.STEP_SUCCESS, message, StepSuccessData(milliseconds))
 
 
-def failed(node: str, error: GraphwrightError) -> StepEvent:
-    """The failure, with the error's code and hint."""
-    data = StepFailureData(error=_error_info(error), user_failure_data=failure_data(error))
+def failed(node: str, error: GraphwrightError, *, handled: bool = False) -> StepEvent:
+    """The failure, with the error's code and hint; ``handled`` if the run goes on all the same."""
+    data = StepFailureData(
+        error=_error_info(error), user_failure_data=failure_data(error, handled=handled)
+    )
     message = f'Execution of step "{node}" failed.'
+    if handled:
+        message += " The run goes on, for the node says `continue_on_error`."
     return StepEvent(DagsterEventType.STEP_FAILURE, message, data, logging.ERROR)
 
 
@@ -144,6 +154,37 @@ def waiting(until: datetime) -> StepEvent:
     return StepEvent(_UNDER_WAY, f"Waiting until {until.isoformat()}.", data)
 
 
+def run_paused(run: str, job: str) -> EventLogEntry:
+    """The run rests until somebody resumes it. Dagster has no type of its own for that."""
+    return _remark(run, job, "paused", "The run is paused.")
+
+
+def run_resumed(run: str, job: str) -> EventLogEntry:
+    """A run that was paused before it had started is queued again.
+
+    Dagster's own event for that says that a run has started.
+    """
+    return _remark(run, job, "resumed", "The run is queued again.")
+
+
+def _remark(run: str, job: str, standing: str, message: str) -> EventLogEntry:
+    event = DagsterEvent(
+        event_type_value=_UNDER_WAY.value,
+        job_name=job,
+        event_specific_data=EngineEventData(metadata={RUN_LABEL: MetadataValue.text(standing)}),
+        message=message,
+    )
+    return EventLogEntry(
+        error_info=None,
+        level=logging.INFO,
+        user_message=message,
+        run_id=run,
+        timestamp=time.time(),
+        job_name=job,
+        dagster_event=event,
+    )
+
+
 def materialized(key: Sequence[str], metadata: Mapping[str, Any]) -> StepEvent:
     """The node wrote an asset."""
     asset = AssetKey(list(key))
@@ -152,7 +193,7 @@ def materialized(key: Sequence[str], metadata: Mapping[str, Any]) -> StepEvent:
     return StepEvent(DagsterEventType.ASSET_MATERIALIZATION, message, data)
 
 
-def failure_data(error: GraphwrightError) -> UserFailureData:
+def failure_data(error: GraphwrightError, *, handled: bool = False) -> UserFailureData:
     """Our error, as a Dagster failure shows it; ``code`` and ``hint`` are metadata."""
     return UserFailureData(
         label="intentional-failure",
@@ -160,6 +201,7 @@ def failure_data(error: GraphwrightError) -> UserFailureData:
         metadata={
             "code": MetadataValue.text(error.code),
             **({"hint": MetadataValue.text(error.hint)} if error.hint else {}),
+            **({HANDLED_LABEL: MetadataValue.bool(True)} if handled else {}),
         },
     )
 

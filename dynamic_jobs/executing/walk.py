@@ -1,7 +1,10 @@
-"""The walk over a graph: which nodes may start, which never will. Pure, and the same everywhere."""
+"""The walk over a graph: which nodes may start, which never will. Pure, and the same everywhere.
+
+Here every node waits for the success of all that it needs; ``policy_walk.py`` is for other graphs.
+"""
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from dynamic_jobs.compiling.prepared import PreparedGraph
 from foundation.ids import NodeId
@@ -43,13 +46,14 @@ class GraphWalk:
             at_most -= 1
             yield self._ready.popleft()
 
-    def succeed(self, node: NodeId) -> None:
-        """A node has completed: its dependents wait for one node less."""
+    def succeed(self, node: NodeId) -> Sequence[NodeId]:
+        """A node has completed: its dependents wait for one node less. None of them is skipped."""
         for dependent in self._dependents.get(node, ()):
             if dependent in self._waiting:
                 self._waiting[dependent] -= 1
                 if self._waiting[dependent] == 0:
                     self._ready.append(dependent)
+        return ()
 
     def fail(self, node: NodeId) -> list[NodeId]:
         """A node has failed: nothing downstream of it will run. Those nodes, each named once."""

@@ -23,6 +23,7 @@ import orjson
 EventType: TypeAlias = Literal[
     "run.queued",
     "run.started",
+    "run.paused",
     "run.resumed",
     "node.started",
     "node.log",
@@ -45,6 +46,13 @@ TERMINAL_DAGSTER_TYPES: Final = ("PIPELINE_SUCCESS", "PIPELINE_FAILURE", "PIPELI
 ATTEMPT_TAG: Final = "graphwright/attempt"
 """The logging tag of a step's Dagster event that says which attempt it belongs to, from 2 on."""
 
+
+HANDLED_LABEL: Final = "handled"
+"""The metadata of a failure that says that the run goes on in spite of it."""
+
+RUN_LABEL: Final = "graphwright/run"
+"""The metadata of an ENGINE_EVENT without a step that says what became of the run: ``paused``,
+or ``resumed`` before it had started."""
 
 WAITING_LABEL: Final = "waiting_until"
 """The metadata of an ENGINE_EVENT that says that its step waits, and until when."""
@@ -76,6 +84,11 @@ def channel_of(run_id: str) -> str:
     return f"graphwright:run:{run_id}"
 
 
+def tenant_channel_of(tenant: str) -> str:
+    """The Redis channel that tells, without saying what, that a tenant's runs have news."""
+    return f"graphwright:tenant:{tenant}"
+
+
 def to_event(
     run_id: str,
     event_id: int,
@@ -99,6 +112,11 @@ def to_event(
     kind, data_of = translation
     entry = _parse(event)
     dagster = entry["dagster_event"]
+    if dagster_type == "ENGINE_EVENT" and dagster["step_key"] is None:
+        standing = _remark(dagster)
+        if standing is None:
+            return None
+        kind, data_of = standing, None
     data = {} if data_of is None else data_of(dagster)
     if data is None:
         return None
@@ -194,7 +212,12 @@ def _success(dagster: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failure(dagster: dict[str, Any]) -> dict[str, Any]:
-    return {"error": _error(_specifics(dagster))}
+    """``{"error": …}``, and ``handled`` where the run goes on in spite of it."""
+    specifics = _specifics(dagster)
+    failure: dict[str, Any] = specifics.get("user_failure_data") or {}
+    entries: list[dict[str, Any]] = failure.get("metadata_entries") or []
+    handled = any(entry["label"] == HANDLED_LABEL for entry in entries)
+    return {"error": _error(specifics), **({"handled": True} if handled else {})}
 
 
 def _retry(dagster: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +230,14 @@ def _waiting(dagster: dict[str, Any]) -> dict[str, Any] | None:
     for entry in _specifics(dagster).get("metadata_entries", ()):
         if entry["label"] == WAITING_LABEL:
             return {"until": _at(entry["entry_data"]["value"])}
+    return None
+
+
+def _remark(dagster: dict[str, Any]) -> EventType | None:
+    """None for the other remarks that Dagster makes about a run as engine events."""
+    for entry in _specifics(dagster).get("metadata_entries", ()):
+        if entry["label"] == RUN_LABEL:
+            return "run.resumed" if entry["entry_data"]["text"] == "resumed" else "run.paused"
     return None
 
 

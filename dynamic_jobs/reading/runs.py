@@ -4,17 +4,21 @@ The row in ``graphwright.runs`` says how the run stands; how its nodes stand is 
 Dagster's event log, which is the only record of it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, LiteralString, TypeAlias, get_args
 
 from dynamic_jobs.reading.event_log import run_not_found
 from dynamic_jobs.reading.events import step_error, waits
-from foundation.database import AsyncPool
+from dynamic_jobs.storage.outputs import ObjectRef, Stored
 from foundation.errors import NotFound
+from foundation.group_reads import GroupReads
 from foundation.ids import GraphId, NodeId, RunId, TenantId
+from foundation.telemetry.tracing import trace_id_of
+from foundation.tenant_pool import TenantPool
 from graph_defs.names import is_node_name
+from graph_defs.store import labels_asked_for
 
 RunStatus: TypeAlias = Literal[
     "queued", "running", "waiting", "paused", "cancelling", "succeeded", "failed", "cancelled"
@@ -34,50 +38,95 @@ RUN_STATUSES: Final[frozenset[RunStatus]] = frozenset(get_args(RunStatus))
 _SUMMARY: Final[LiteralString] = """
 SELECT
     r.run_id::text, g.name AS graph, r.graph_id::text, v.version, r.status, r.trigger, r.author,
-    r.parent_run_id::text, r.created_at, r.started_at, r.ended_at
+    r.parent_run_id::text, r.created_at, r.started_at, r.ended_at, r.error
 """
 
-_FROM: Final[LiteralString] = """
-FROM graphwright.runs r
+_NAMES: Final[LiteralString] = """
 JOIN graphwright.graphs g ON g.tenant = r.tenant AND g.graph_id = r.graph_id
 JOIN graphwright.graph_versions v
     ON v.tenant = r.tenant AND v.graph_version_id = r.graph_version_id
-WHERE r.tenant = %(tenant)s
 """
 
-# Filters are spliced in, never `filter IS NULL OR …`: each combination gets a plan of its own.
-LIST: Final[LiteralString] = _SUMMARY + ", r.sort_id::text" + _FROM
+# Filters are spliced in, never `filter IS NULL OR …`: each combination gets a plan of its own. The
+# page is cut before the names are looked up, so that no plan can join all runs first; and for each
+# status and each graph that is asked for by itself, so that each is the end of an index.
+LIST: Final[LiteralString] = f"""{_SUMMARY}, r.sort_id::text
+FROM (
+    SELECT r.* FROM
+"""  # noqa: S608 - made of constants
+LIST_STATUSES: Final[LiteralString] = "unnest(%(statuses)s::text[]) AS asked (status),\n"
+LIST_LABELLED: Final[LiteralString] = """(
+    SELECT l.graph_id FROM graphwright.graph_labels l
+    JOIN graphwright.graphs g ON g.tenant = l.tenant AND g.graph_id = l.graph_id
+    WHERE l.tenant = %(tenant)s AND l.label = %(label)s AND g.labels @> ALL(%(labels)s)
+) AS labelled,
+"""
+LIST_RUNS: Final[LiteralString] = """LATERAL (
+    SELECT * FROM graphwright.runs r WHERE r.tenant = %(tenant)s
+"""
 LIST_OF_GRAPH: Final[LiteralString] = "AND r.graph_id = %(graph_id)s\n"
-LIST_BY_STATUS: Final[LiteralString] = "AND r.status = %(status)s\n"
+LIST_OF_LABELLED: Final[LiteralString] = "AND r.graph_id = labelled.graph_id\n"
+LIST_BY_STATUS: Final[LiteralString] = "AND r.status = asked.status\n"
+LIST_BY_ERROR: Final[LiteralString] = "AND r.error_code = %(error)s\n"
 LIST_BEFORE: Final[LiteralString] = "AND r.sort_id < %(before)s::uuid\n"
-LIST_NEWEST: Final[LiteralString] = "ORDER BY r.sort_id DESC LIMIT %(limit)s"
+_NO_FILTER: Final[LiteralString] = ""
+_PAGE: Final[LiteralString] = "ORDER BY r.sort_id DESC LIMIT %(limit)s\n) r\n"
+LIST_NEWEST: Final[LiteralString] = _PAGE + _PAGE + _NAMES + "ORDER BY r.sort_id DESC"
 
-# Of the document, which may have megabytes, only the names of its nodes are wanted.
-GET: Final[LiteralString] = (
-    _SUMMARY
-    + """,
-    r.params, r.priority, r.not_before, r.live, r.outputs, r.error,
-    ARRAY(SELECT json_object_keys(v.document::json -> 'nodes')) AS nodes
-"""
-    + _FROM
-    + "AND r.run_id = %(run_id)s"
+STATUS: Final[LiteralString] = (
+    "SELECT status, last_event_id FROM graphwright.runs WHERE tenant = %s AND run_id = %s"
 )
 
-NODE_EVENTS: Final[LiteralString] = """
-SELECT
-    l.step_key, l.dagster_event_type, l.timestamp AT TIME ZONE 'UTC' AS at,
-    CASE
-        WHEN l.dagster_event_type IN ('STEP_FAILURE', 'STEP_UP_FOR_RETRY', 'ENGINE_EVENT')
-            THEN l.event
-    END AS event
-FROM graphwright.runs r
-JOIN event_logs l ON l.run_id = r.run_id::text
-WHERE r.tenant = %(tenant)s AND r.run_id = %(run_id)s AND l.dagster_event_type = ANY(%(types)s)
-ORDER BY l.id
+STATUSES: Final[LiteralString] = """
+SELECT r.* FROM unnest(%(run_ids)s::uuid[]) AS asked (run_id), LATERAL (
+    SELECT run_id::text, status FROM graphwright.runs
+    WHERE tenant = %(tenant)s AND run_id = asked.run_id LIMIT 1
+) r
 """
 
+# Of the document, which may have megabytes, only the names of its nodes are wanted. All of a run is
+# of one moment, so its nodes are never behind it. Of a run that repeats another, `kept` is what it
+# has not run again. Each row is looked up by its whole key, and no index of event types is taken:
+# while a table has no statistics, `= ANY` would have all runs of the tenant read, or all events.
+GET: Final[LiteralString] = f"""{_SUMMARY},
+    r.params, r.priority, r.not_before, r.live, r.outputs, r.traceparent,
+    r.last_event_id,
+    ARRAY(SELECT json_object_keys(v.document::json -> 'nodes')) AS nodes,
+    (
+        SELECT json_agg(
+            json_build_array(
+                l.step_key, l.dagster_event_type, l.timestamp,
+                CASE
+                    WHEN l.dagster_event_type IN (
+                        'STEP_FAILURE', 'STEP_UP_FOR_RETRY', 'ENGINE_EVENT'
+                    )
+                        THEN l.event
+                END
+            ) ORDER BY l.id
+        )
+        FROM event_logs l
+        WHERE
+            l.run_id = r.run_id::text
+            AND array_position(%(types)s::text[], l.dagster_event_type::text) IS NOT NULL
+    ) AS events,
+    CASE WHEN r.parent_run_id IS NOT NULL THEN ARRAY(
+        SELECT o.node FROM graphwright.node_outputs o
+        WHERE o.tenant = r.tenant AND o.run_id = r.run_id
+    ) END AS kept
+FROM unnest(%(run_ids)s::uuid[]) AS asked (run_id), LATERAL (
+    SELECT * FROM graphwright.runs
+    WHERE tenant = %(tenant)s AND run_id = asked.run_id LIMIT 1
+) r, LATERAL (
+    SELECT name FROM graphwright.graphs
+    WHERE tenant = %(tenant)s AND graph_id = r.graph_id LIMIT 1
+) g, LATERAL (
+    SELECT version, document FROM graphwright.graph_versions
+    WHERE tenant = %(tenant)s AND graph_version_id = r.graph_version_id LIMIT 1
+) v
+"""  # noqa: S608 - made of constants
+
 OUTPUT: Final[LiteralString] = """
-SELECT value FROM graphwright.node_outputs
+SELECT value, object_key, bytes FROM graphwright.node_outputs
 WHERE tenant = %(tenant)s AND run_id = %(run_id)s AND node = %(node)s
 """
 
@@ -108,6 +157,7 @@ class RunSummary:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    error: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +168,11 @@ class Run(RunSummary):
     priority: int
     not_before: datetime | None
     live: bool
+    trace_id: str
     outputs: Any
-    error: Mapping[str, Any] | None
     nodes: Mapping[NodeId, NodeState]
+    last_event_id: int
+    """When it changes, so may all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,64 +186,108 @@ class RunPage:
 class RunStore:
     """Reads runs. Every question names the tenant that asks and is answered from its rows alone."""
 
-    def __init__(self, pool: AsyncPool) -> None:
+    def __init__(self, pool: TenantPool, by_key: TenantPool | None = None) -> None:
+        """``by_key`` is where single runs are read, by default ``pool`` too."""
         self._pool = pool
+        self._pool_by_key = by_key or pool
+        self._rows = GroupReads(self._read)
 
     async def get(self, tenant: TenantId, run_id: RunId) -> Run:
         """One run. Raises :class:`NotFound` for an unknown run and for another tenant's."""
-        parameters = {"tenant": tenant, "run_id": run_id, "types": list(_NODE_STATUSES)}
-        async with self._pool.connection() as connection:
-            row = await (await connection.execute(GET, parameters)).fetchone()
-            if row is None:
-                raise run_not_found(run_id)
-            # Read after the row, so that the nodes are never behind the run.
-            events = await (await connection.execute(NODE_EVENTS, parameters)).fetchall()
-        nodes = fold_nodes(row.pop("nodes"), events, row["status"])
-        return Run(**_in_utc(row), nodes=nodes)
+        row = await self._rows.get(tenant, run_id)
+        if row is None:
+            raise run_not_found(run_id)
+        members = _in_utc(row)
+        trace_id = trace_id_of(run_id, members.pop("traceparent"))
+        nodes = fold_nodes(
+            members.pop("nodes"),
+            members.pop("events") or (),
+            row["status"],
+            members.pop("kept") or (),
+        )
+        return Run(**members, trace_id=trace_id, nodes=nodes)
+
+    async def _read(
+        self, tenant: TenantId, run_ids: Sequence[RunId]
+    ) -> Mapping[RunId, dict[str, Any]]:
+        asked = {"tenant": tenant, "run_ids": run_ids, "types": list(_NODE_STATUSES)}
+        async with self._pool_by_key.connection(tenant) as connection:
+            rows = await (await connection.execute(GET, asked)).fetchall()
+        return {RunId(row["run_id"]): row for row in rows}
+
+    async def status(self, tenant: TenantId, run_id: RunId) -> RunStatus:
+        """How a run stands. Raises :class:`NotFound` as :meth:`get` does."""
+        status, _ = await self.progress(tenant, run_id)
+        return status
+
+    async def statuses(
+        self, tenant: TenantId, run_ids: Collection[RunId]
+    ) -> dict[RunId, RunStatus]:
+        """How each of these runs stands; those that are gone, or another tenant's, are left out."""
+        if not run_ids:
+            return {}
+        asked = {"tenant": tenant, "run_ids": list(run_ids)}
+        async with self._pool_by_key.connection(tenant) as connection:
+            rows = await (await connection.execute(STATUSES, asked)).fetchall()
+        return {RunId(row["run_id"]): row["status"] for row in rows}
+
+    async def progress(self, tenant: TenantId, run_id: RunId) -> tuple[RunStatus, int]:
+        """A run's status and its ``last_event_id``. Raises :class:`NotFound` as :meth:`get`."""
+        async with self._pool_by_key.connection(tenant) as connection:
+            row = await (await connection.execute(STATUS, (tenant, run_id))).fetchone()
+        if row is None:
+            raise run_not_found(run_id)
+        return row["status"], row["last_event_id"]
 
     async def list(
         self,
         tenant: TenantId,
         *,
         graph_id: GraphId | None = None,
-        status: RunStatus | None = None,
+        statuses: Collection[RunStatus] = (),
+        labels: Collection[tuple[str, str]] = (),
+        error: str | None = None,
         before: str | None = None,
         limit: int = 50,
     ) -> RunPage:
-        """At most ``limit`` runs, newest first, of one graph and of one status if these are given.
+        """At most ``limit`` runs, newest first: of one graph, of one of some statuses, of graphs
+        with all of some labels, and failed by an error of one code, if these are given.
 
         ``before`` continues after a page.
         """
-        query = LIST
+        parameters: dict[str, Any] = {"tenant": tenant, "limit": limit + 1}
+        query, filters = LIST, _NO_FILTER
+        if statuses:
+            query, filters = query + LIST_STATUSES, filters + LIST_BY_STATUS
+            parameters["statuses"] = list(dict.fromkeys(statuses))
+        if labels:
+            query, filters = query + LIST_LABELLED, filters + LIST_OF_LABELLED
+            parameters |= labels_asked_for(labels)
         if graph_id is not None:
-            query += LIST_OF_GRAPH
-        if status is not None:
-            query += LIST_BY_STATUS
+            filters += LIST_OF_GRAPH
+            parameters["graph_id"] = graph_id
+        if error is not None:
+            filters += LIST_BY_ERROR
+            parameters["error"] = error
         if before is not None:
-            query += LIST_BEFORE
-        parameters = {
-            "tenant": tenant,
-            "graph_id": graph_id,
-            "status": status,
-            "before": before,
-            "limit": limit + 1,
-        }
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(query + LIST_NEWEST, parameters)
-            rows = await cursor.fetchall()
+            filters += LIST_BEFORE
+            parameters["before"] = before
+        query += LIST_RUNS + filters + LIST_NEWEST
+        async with self._pool.connection(tenant) as connection:
+            rows = await (await connection.execute(query, parameters)).fetchall()
         sort_ids = [row.pop("sort_id") for row in rows[:limit]]
         items = [RunSummary(**_in_utc(row)) for row in rows[:limit]]
         return RunPage(items, sort_ids[-1] if len(rows) > limit else None)
 
-    async def output(self, tenant: TenantId, run_id: RunId, node: NodeId) -> str:
-        """A node's output as JSON text, number for number as the node made it.
+    async def output(self, tenant: TenantId, run_id: RunId, node: NodeId) -> Stored:
+        """A node's output as JSON text, number for number as the node made it, or where that is.
 
         Raises :class:`NotFound` when there is no such run, or the node has no output yet.
         """
         parameters = {"tenant": tenant, "run_id": run_id, "node": node}
         row = None
         if is_node_name(node):
-            async with self._pool.connection() as connection:
+            async with self._pool_by_key.connection(tenant) as connection:
                 row = await (await connection.execute(OUTPUT, parameters)).fetchone()
         if row is None:
             raise NotFound(
@@ -200,6 +296,8 @@ class RunStore:
                 run_id=run_id,
                 node=node,
             )
+        if row["object_key"] is not None:
+            return ObjectRef(row["object_key"], row["bytes"])
         return row["value"]
 
 
@@ -214,21 +312,29 @@ _NODE_STATUSES: Final[dict[str, NodeStatus]] = {
 }
 
 
+_NodeEvent: TypeAlias = tuple[str, str, str, str | None]
+"""An element of ``events`` of ``GET``: step, type, time of UTC without a zone, serialized event."""
+
+
 def fold_nodes(
-    nodes: Iterable[NodeId], events: Iterable[Mapping[str, Any]], run: RunStatus
+    nodes: Iterable[NodeId],
+    events: Iterable[_NodeEvent],
+    run: RunStatus,
+    kept: Collection[NodeId] = (),
 ) -> dict[NodeId, NodeState]:
-    """The state of each node after these events, given in order as rows of ``NODE_EVENTS``.
+    """The state of each node after these events, given in order.
 
     In a run that has ended nothing is under way: a node that was is ``cancelled``; one that never
-    started is ``cancelled`` with its run or, where another node failed, ``skipped``.
+    started is ``cancelled`` with its run or, where another node failed, ``skipped``. Those that
+    are ``kept`` have succeeded in the run that this one repeats, unless they run again.
     """
-    states = dict.fromkeys(nodes, NodeState())
-    for event in events:
-        node = NodeId(event["step_key"])
-        if event["dagster_event_type"] == "ENGINE_EVENT" and not waits(event["event"]):
+    states = {node: NodeState("succeeded") if node in kept else NodeState() for node in nodes}
+    for step, kind, at, event in events:
+        node = NodeId(step)
+        if node not in states or (kind == "ENGINE_EVENT" and not waits(event or "")):
             continue
-        if node in states:
-            states[node] = _after(states[node], event)
+        moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
+        states[node] = _after(states[node], kind, moment, event or "")
     if run in ("failed", "cancelled"):
         idle: NodeStatus = "cancelled" if run == "cancelled" else "skipped"
         for node, state in states.items():
@@ -239,12 +345,11 @@ def fold_nodes(
     return states
 
 
-def _after(state: NodeState, event: Mapping[str, Any]) -> NodeState:
-    status = _NODE_STATUSES[event["dagster_event_type"]]
-    at: datetime = event["at"].astimezone(UTC)
+def _after(state: NodeState, kind: str, at: datetime, event: str) -> NodeState:
+    status = _NODE_STATUSES[kind]
     match status:
         case "running":
-            restarted = event["dagster_event_type"] == "STEP_RESTARTED"
+            restarted = kind == "STEP_RESTARTED"
             return NodeState(status, max(state.attempt, 1) + restarted, at)
         case "waiting":
             return NodeState(status, state.attempt, state.started_at)
@@ -253,7 +358,7 @@ def _after(state: NodeState, event: Mapping[str, Any]) -> NodeState:
         case "succeeded":
             return NodeState(status, state.attempt, state.started_at, at)
         case _:
-            error = step_error(event["event"])
+            error = step_error(event)
             if error["code"] == "cancelled":
                 status = "cancelled"
             ended_at = None if status == "retrying" else at

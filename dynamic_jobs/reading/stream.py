@@ -26,17 +26,23 @@ import psycopg
 
 from dynamic_jobs.reading.event_log import EventPage, read_events
 from dynamic_jobs.reading.events import RunEvent, channel_of
+from dynamic_jobs.reading.many_stream import ManyStreams
 from dynamic_jobs.reading.stream_feed import RedisFeed
-from dynamic_jobs.reading.stream_tail import Inbox, RunTail
+from dynamic_jobs.reading.stream_inbox import Batch, Inbox
+from dynamic_jobs.reading.stream_tail import RunTail
+from dynamic_jobs.reading.stream_tasks import TurnsByTenant, uncancelled
 from foundation.database import AsyncPool
 from foundation.errors import NotFound, Unavailable
 from foundation.ids import RunId, TenantId
 from foundation.redis import AsyncRedis
+from foundation.tasks import cancel
+from foundation.tenant_pool import TenantPool
 
 _log = logging.getLogger(__name__)
 
 PAGE_EVENTS: Final = 1_000
-_CANCEL_AGAIN_SECONDS: Final = 0.5
+READS_OF_A_TENANT: Final = 4
+"""At once. Sessions of PostgreSQL are few, and one client may open a thousand streams."""
 
 # One statement for all silent runs, so that a thousand idle streams cost one query a second.
 NEWS: Final[LiteralString] = """
@@ -59,22 +65,37 @@ class StreamHub:
     def __init__(
         self,
         pool: AsyncPool,
+        tenants: TenantPool,
         redis: AsyncRedis,
         *,
         inbox_events: int = 4_096,
         silence_seconds: float = 1.0,
     ) -> None:
-        """A client is cut when more than ``inbox_events`` events wait for it.
+        """``pool`` is for what is asked for all tenants at once.
+
+        A client is cut when more than ``inbox_events`` events wait for it.
 
         A run of which nothing was heard for ``silence_seconds`` is looked up in PostgreSQL.
         """
         self._pool = pool
-        self._feed = RedisFeed(redis, self._heard)
+        self._tenants = tenants
+        self._feed = RedisFeed(redis)
         self._inbox_events = inbox_events
         self._silence_seconds = silence_seconds
         self._tails: dict[str, RunTail] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._turns = TurnsByTenant(READS_OF_A_TENANT)
+        self.many = ManyStreams(
+            pool,
+            tenants,
+            self._feed,
+            self._start,
+            self._turns,
+            inbox_events=inbox_events,
+            silence_seconds=silence_seconds,
+        )
+        """Those of many runs."""
 
     async def __aenter__(self) -> Self:
         self._start(self._feed.run(), "run-feed")
@@ -94,6 +115,7 @@ class StreamHub:
         self._closed = True
         for tail in self._tails.values():
             tail.end(_shutting_down())
+        self.many.close(_shutting_down())
         await cancel(*self._tasks)
         await self._feed.aclose()
 
@@ -104,13 +126,28 @@ class StreamHub:
         """
         return await self._read(tenant, run_id, after)
 
+    async def page(self, tenant: TenantId, run_id: RunId, after: int, limit: int) -> EventPage:
+        """At most ``limit`` events of a run above ``after``; raises as :meth:`first_page`."""
+        async with self._turns.of(tenant):
+            return await uncancelled(self._page(tenant, run_id, after, limit))
+
+    def inbox(self) -> Inbox[RunEvent]:
+        """An inbox for :meth:`follow`."""
+        return Inbox(self._inbox_events)
+
     async def follow(
-        self, tenant: TenantId, run_id: RunId, after: int, first: EventPage | None = None
-    ) -> AsyncGenerator[Sequence[RunEvent]]:
+        self,
+        tenant: TenantId,
+        run_id: RunId,
+        after: int,
+        first: EventPage | None = None,
+        inbox: Inbox[RunEvent] | None = None,
+    ) -> AsyncGenerator[Batch]:
         """Every event of a run with an id above ``after``, in order, each once, as it happens.
 
         Yields what is there, some events at a time, and returns after the terminal event. ``first``
-        is the :meth:`first_page`, where it has been read already.
+        is the :meth:`first_page`, where it has been read already. Who gives an :meth:`inbox` can
+        end the stream by it; an empty batch is yielded at its beat.
 
         Raises:
             NotFound: there is no such run, or it is another tenant's.
@@ -119,34 +156,39 @@ class StreamHub:
             Unavailable: PostgreSQL does not answer.
         """
         page, position = first, after
-        inbox: Inbox | None = None
+        waiting = self.inbox() if inbox is None else inbox
+        watching = False
         with ExitStack() as stack:
             while True:
                 if page is None:
                     page = await self._read(tenant, run_id, position)
                 position = page.last_id
                 if page.events:
-                    yield page.events
+                    yield Batch(page.events)
                 if page.ended:
                     return
+                waiting.raise_error()
                 full, page = page.full, None
                 if full:
                     continue
-                if inbox is None:
+                if not watching:
                     # The history is behind us and the run is this tenant's. Subscribe, and read
                     # again: between the two reads events may have come that nobody pushed.
+                    watching = True
                     tail = self._tail(tenant, run_id, position)
-                    inbox = stack.enter_context(tail.inbox(self._inbox_events))
+                    stack.enter_context(tail.filling(waiting))
                     await tail.watched.wait()
-                elif inbox.overflowed:
-                    inbox.clear()
+                elif waiting.overflowed:
+                    waiting.clear()
                 else:
                     break
-            async for events in inbox:
-                fresh = [event for event in events if int(event["id"]) > position]
-                if fresh:
-                    position = int(fresh[-1]["id"])
-                    yield fresh
+            async for batch in waiting:
+                if batch is None:
+                    yield Batch()
+                elif int(batch[0]["id"]) > position:
+                    yield batch
+                elif fresh := [event for event in batch if int(event["id"]) > position]:
+                    yield Batch(fresh)
 
     def _tail(self, tenant: TenantId, run_id: RunId, position: int) -> RunTail:
         if self._closed:
@@ -161,7 +203,7 @@ class StreamHub:
 
     async def _run(self, channel: str, tail: RunTail) -> None:
         try:
-            await self._feed.watch(channel)
+            await self._feed.watch(channel, tail.hear)
             tail.watched.set()
             await tail.run()
         except Exception as error:
@@ -171,27 +213,19 @@ class StreamHub:
         finally:
             # At once, without awaiting: who comes from now on gets a tail of its own.
             del self._tails[channel]
-            await self._feed.unwatch(channel)
+            await self._feed.unwatch(channel, tail.hear)
 
     async def _read(self, tenant: TenantId, run_id: RunId, after: int) -> EventPage:
-        # In a task of its own: a server whose client leaves cancels again at every await, also at
-        # the one that gives the connection back, and then the pool may lose it.
-        reading = asyncio.create_task(self._page(tenant, run_id, after))
-        reading.add_done_callback(_seen)
-        return await asyncio.shield(reading)
+        return await self.page(tenant, run_id, after, PAGE_EVENTS)
 
-    async def _page(self, tenant: TenantId, run_id: RunId, after: int) -> EventPage:
+    async def _page(self, tenant: TenantId, run_id: RunId, after: int, limit: int) -> EventPage:
         try:
-            async with self._pool.connection() as connection:
-                return await read_events(connection, tenant, run_id, after, PAGE_EVENTS)
+            async with self._tenants.connection(tenant) as connection:
+                return await read_events(connection, tenant, run_id, after, limit)
         except psycopg.OperationalError as error:
             raise Unavailable(
                 "the database does not answer", hint="connect again", run_id=run_id
             ) from error
-
-    def _heard(self, channel: str, message: str) -> None:
-        if tail := self._tails.get(channel):
-            tail.hear(message)
 
     async def _watch_silence(self) -> None:
         while True:
@@ -230,25 +264,6 @@ class StreamHub:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             _log.error("the task %s broke", task.get_name(), exc_info=error)
-
-
-def _seen(task: asyncio.Task[Any]) -> None:
-    """Nobody may be left who takes the task's error; that is no news."""
-    if not task.cancelled():
-        task.exception()
-
-
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they have ended, however they end.
-
-    More than once if need be: what waits by Python 3.11's ``asyncio.wait_for``, such as for a
-    connection of a pool, goes on when its cancellation and its result come at the same moment.
-    """
-    pending = {task for task in tasks if not task.done()}
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 def _shutting_down() -> ShuttingDown:

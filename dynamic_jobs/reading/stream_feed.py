@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
@@ -17,6 +16,8 @@ from redis.exceptions import RedisError
 from foundation.redis import AsyncRedis
 
 _log = logging.getLogger(__name__)
+
+Deliver: TypeAlias = Callable[[str], None]
 
 _IDLE_CHANNEL: Final = "graphwright:idle"  # keeps the connection subscribed while no run is watched
 _CONFIRM_SECONDS: Final = 0.25
@@ -31,27 +32,25 @@ class RedisFeed:
     notice by other means. ``run`` does the receiving; cancel it to stop.
     """
 
-    def __init__(self, redis: AsyncRedis, deliver: Callable[[str, str], None]) -> None:
-        """``deliver(channel, message)`` is called on the event loop and must not block."""
+    def __init__(self, redis: AsyncRedis) -> None:
         # Connections of its own, that do not reconnect by themselves: the client's would, in
         # whichever task happens to use them, and subscribe behind our back.
         pool = redis.connection_pool
         options: dict[str, Any] = dict(pool.connection_kwargs)
         options["retry"] = Retry(NoBackoff(), 0, supported_errors=())
         self._pool = type(pool)(connection_class=pool.connection_class, **options)
-        self._deliver = deliver
-        self._watchers = Counter[str]()
+        self._watchers: dict[str, list[Deliver]] = {}
         self._confirmed: dict[str, asyncio.Event] = {}
         self._pubsub: PubSub | None = None
         self._commands = asyncio.Lock()
 
-    async def watch(self, channel: str) -> None:
-        """Ask for a channel's messages.
+    async def watch(self, channel: str, deliver: Deliver) -> None:
+        """Ask for a channel's messages. ``deliver`` is called on the event loop; it must not block.
 
         Returns when Redis has confirmed it, so that nothing published later is missed; or, since
         Redis may be away, after a quarter of a second at most.
         """
-        self._watchers[channel] += 1
+        self._watchers.setdefault(channel, []).append(deliver)
         confirmed = self._confirmed[channel] = asyncio.Event()
         async with self._commands:
             if self._pubsub is None:
@@ -64,11 +63,11 @@ class RedisFeed:
             async with asyncio.timeout(_CONFIRM_SECONDS):
                 await confirmed.wait()
 
-    async def unwatch(self, channel: str) -> None:
+    async def unwatch(self, channel: str, deliver: Deliver) -> None:
         """Take one ``watch`` back; after the last one the channel's messages are not asked for."""
-        self._watchers[channel] -= 1
+        self._watchers[channel].remove(deliver)
         async with self._commands:
-            if self._watchers[channel]:
+            if self._watchers.get(channel) != []:  # asked for again, or given up already
                 return
             del self._watchers[channel], self._confirmed[channel]
             if self._pubsub is not None:
@@ -117,6 +116,7 @@ class RedisFeed:
                 continue
             asked = False
             if message["type"] == "message":
-                self._deliver(message["channel"], message["data"])
+                for deliver in self._watchers.get(message["channel"], ()):
+                    deliver(message["data"])
             elif message["type"] == "subscribe" and message["channel"] in self._confirmed:
                 self._confirmed[message["channel"]].set()

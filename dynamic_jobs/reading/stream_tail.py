@@ -1,17 +1,18 @@
-"""The tail of one run's events, and the inboxes of those who follow it. No I/O of its own."""
+"""The tail of one run's events, for all inboxes of those who follow it. No I/O of its own."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from dynamic_jobs.reading.event_log import EventPage
 from dynamic_jobs.reading.events import TERMINAL, RunEvent
-from foundation.errors import GraphwrightError, Unavailable
+from dynamic_jobs.reading.stream_inbox import Batch, Inbox
+from foundation.errors import Unavailable
 from foundation.ids import RunId, TenantId
 
 _log = logging.getLogger(__name__)
@@ -19,66 +20,6 @@ _log = logging.getLogger(__name__)
 Read: TypeAlias = Callable[[TenantId, RunId, int], Awaitable[EventPage]]
 
 _MAX_SIGNALS: Final = 256
-
-
-class SlowClient(GraphwrightError):
-    """A client took its events more slowly than they came; it may resume after its last one."""
-
-    code: ClassVar[str] = "slow_client"
-    status: ClassVar[int] = 503
-
-
-class Inbox:
-    """Events on their way to one client. Iterating gives them in batches, as they were put.
-
-    At most ``limit`` events wait, but for one batch larger than that in an empty inbox. What comes
-    on top overflows: everything that waits is dropped, and iterating raises :class:`SlowClient`.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.overflowed = False
-        self._limit = limit
-        self._waiting: list[RunEvent] = []
-        self._changed = asyncio.Event()
-        self._ended = False
-        self._error: Exception | None = None
-
-    def put(self, events: Sequence[RunEvent]) -> None:
-        if self.overflowed or (self._waiting and len(self._waiting) + len(events) > self._limit):
-            self.overflowed = True
-            self._waiting.clear()
-        else:
-            self._waiting.extend(events)
-        self._changed.set()
-
-    def clear(self) -> None:
-        """Forget what waits, and that it was too much: its reader gets it from PostgreSQL."""
-        self.overflowed = False
-        self._waiting.clear()
-
-    def end(self, error: Exception | None = None) -> None:
-        """Nothing more will come. Iterating gives what still waits, then stops or raises."""
-        self._ended, self._error = True, error
-        self._changed.set()
-
-    def __aiter__(self) -> "Inbox":
-        return self
-
-    async def __anext__(self) -> Sequence[RunEvent]:
-        while not (self._waiting or self.overflowed or self._ended):
-            self._changed.clear()
-            await self._changed.wait()
-        if self.overflowed:
-            raise SlowClient(
-                "events come faster than this client takes them",
-                hint="connect again with the id of the last event that you got",
-            )
-        if self._waiting:
-            events, self._waiting = self._waiting, []
-            return events
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
 
 
 class RunTail:
@@ -93,16 +34,15 @@ class RunTail:
         self.watched = asyncio.Event()
         """Set once it makes no difference any more whether an event is published or read."""
         self._read = read
-        self._inboxes: set[Inbox] = set()
+        self._inboxes: set[Inbox[RunEvent]] = set()
         self._signals = asyncio.Queue[str | None](_MAX_SIGNALS)
 
     @contextmanager
-    def inbox(self, limit: int) -> Generator[Inbox]:
-        """An inbox that gets every event above ``position`` from now on."""
-        inbox = Inbox(limit)
+    def filling(self, inbox: Inbox[RunEvent]) -> Generator[None]:
+        """The inbox gets every event above ``position`` from now on."""
         self._inboxes.add(inbox)
         try:
-            yield inbox
+            yield
         finally:
             self._inboxes.discard(inbox)
             if not self._inboxes:
@@ -173,8 +113,9 @@ class RunTail:
                     break
         if fresh:
             self.position = int(fresh[-1]["id"])
+            batch = Batch(fresh)
             for inbox in self._inboxes:
-                inbox.put(fresh)
+                inbox.put(batch)
         return ended
 
 

@@ -1,6 +1,6 @@
 """One batch of records, one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
@@ -11,6 +11,7 @@ from dynamic_jobs.reading.events import RunEvent, to_event
 from dynamic_jobs.storage import statements
 from dynamic_jobs.storage.assets import AssetEvent, store_asset_events
 from dynamic_jobs.storage.lease import Lease
+from dynamic_jobs.storage.outputs import insert_outputs
 from dynamic_jobs.storage.records import STATUS_OF, TERMINAL_STATUSES, Record, StatusChange
 from foundation.database import Connection
 from foundation.ids import RunId, TenantId
@@ -29,6 +30,10 @@ class RunState:
     prev: int
     """The run's last event before this batch."""
     live: bool
+    limited: bool = False
+    """It holds places that others may wait for."""
+    notifies: Mapping[str, Mapping[str, str]] | None = None
+    """By how it ends, the names of the notices that this sets off, with their lanes."""
     changes: list[StatusChange] = field(default_factory=list[StatusChange])
     events: list[RunEvent] = field(default_factory=list[RunEvent])
     started_at: datetime | None = None
@@ -39,7 +44,7 @@ class RunState:
         status = STATUS_OF.get(change.dagster)
         if self.status in TERMINAL_STATUSES:
             return
-        if self.status == "cancelling" and status not in TERMINAL_STATUSES:
+        if self.status == "cancelling" and status not in ("cancelling", *TERMINAL_STATUSES):
             return
         self.changes.append(change)
         self.started_at = self.started_at or change.started_at
@@ -63,10 +68,27 @@ class Batch:
     """Id, run and time of the first and the last event inserted: tells whether it went through."""
 
     @property
-    def published(self) -> list[tuple[RunId, int, list[RunEvent]]]:
-        """For each run with news: its id, the id of its event before these, and the events."""
+    def freed(self) -> set[TenantId]:
+        """The tenants of whom a run has ended that others may have waited for."""
+        return {run.tenant for run in self.runs.values() if run.limited and run.ended_at}
+
+    @property
+    def notices(self) -> list[tuple[TenantId, RunId, str, str]]:
+        """What the ends of runs set off: whose and of which run, its name and its lane."""
         return [
-            (run_id, run.prev, run.events)
+            (run.tenant, run_id, name, lane)
+            for run_id, run in self.runs.items()
+            if run.ended_at and run.notifies
+            for name, lane in run.notifies.get(run.status, {}).items()
+        ]
+
+    @property
+    def published(self) -> list[tuple[TenantId, RunId, int, list[RunEvent]]]:
+        """For each run with news: whose it is, its id, the id of its event before these, and the
+        events.
+        """
+        return [
+            (run.tenant, run_id, run.prev, run.events)
             for run_id, run in self.runs.items()
             if run.events and run.live
         ]
@@ -85,6 +107,7 @@ def write_batch(connection: Connection, batch: Batch) -> None:
         store_asset_events(connection, _asset_events(kept, ids))
         _insert_outputs(connection, batch, kept)
         _update_runs(connection, batch)
+        _insert_notices(connection, batch)
         _update_dagster_runs(connection, batch, kept)
 
 
@@ -111,7 +134,15 @@ def _lock(connection: Connection, batch: Batch) -> None:
             lease.lost = True
             continue
         last = row["last_event_id"]
-        batch.runs[run_id] = RunState(tenants[run_id], row["status"], last, last, row["live"])
+        batch.runs[run_id] = RunState(
+            tenants[run_id],
+            row["status"],
+            last,
+            last,
+            row["live"],
+            row["limited"],
+            row["notifies"],
+        )
     for run_id, lease in batch.leases.items():
         if run_id not in batch.runs:  # deleted meanwhile: as lost as one taken over
             lease.lost = True
@@ -166,10 +197,7 @@ def _insert_outputs(connection: Connection, batch: Batch, records: Sequence[Reco
         for record in records
         if record.output is not None and record.run_id in batch.runs
     }
-    if rows:
-        tenants, run_ids, nodes = zip(*rows, strict=True)
-        columns = (list(tenants), list(run_ids), list(nodes), list(rows.values()))
-        connection.execute(statements.INSERT_OUTPUTS, columns)
+    insert_outputs(connection, rows)
 
 
 def _update_runs(connection: Connection, batch: Batch) -> None:
@@ -193,6 +221,12 @@ def _update_runs(connection: Connection, batch: Batch) -> None:
             ],
         ),
     )
+
+
+def _insert_notices(connection: Connection, batch: Batch) -> None:
+    if notices := batch.notices:
+        columns = [list(column) for column in zip(*notices, strict=True)]
+        connection.execute(statements.INSERT_NOTICES, columns)
 
 
 def _update_dagster_runs(connection: Connection, batch: Batch, records: Sequence[Record]) -> None:

@@ -11,17 +11,21 @@ from typing import Final
 
 import psycopg
 
+from dynamic_jobs.queueing.admission import admit
 from dynamic_jobs.storage.batch import Batch, Entry, write_batch
 from dynamic_jobs.storage.lease import EventRefused
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.statements import (
     COUNT_EVENTS,
+    NEVER_STAND_STILL,
     PLAN_ANEW,
     PLAN_ONCE,
     TRANSACTION_STATUS,
+    WAKE_DISPATCHER,
 )
 from foundation.database import Connection, connect
 from foundation.errors import Unavailable
+from foundation.telemetry.metrics import RUNS, WRITER_LAG
 
 _log = logging.getLogger(__name__)
 
@@ -90,9 +94,13 @@ class Committer:
             try:
                 connection = self._connected()
                 if cut is not None and self._went_through(connection, cut):
+                    _count(cut)
                     return  # unpublished, so readers find a gap and read PostgreSQL
                 write_batch(connection, batch)
+                _count(batch)
                 self._publisher.publish(batch.published)
+                self._admit(connection, batch)
+                self._wake_dispatcher(connection, batch)
                 return
             except psycopg.Error as error:
                 if not self._passes(error, attempt):
@@ -107,9 +115,28 @@ class Committer:
                 time.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
 
+    def _admit(self, connection: Connection, batch: Batch) -> None:
+        """Runs that waited for the end of one of these may start now."""
+        if not batch.freed:
+            return
+        try:
+            admit(connection, batch.freed)
+        except psycopg.Error as error:  # workers look round for them, a little later
+            _log.warning("runs could not be given their places: %s", error)
+
+    def _wake_dispatcher(self, connection: Connection, batch: Batch) -> None:
+        """There are notices."""
+        if not batch.notices:
+            return
+        try:
+            connection.execute(WAKE_DISPATCHER)
+        except psycopg.Error as error:  # it looks round for them, a little later
+            _log.warning("the dispatcher could not be told of notices: %s", error)
+
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = connect(self._url)
+            self._connection.execute(NEVER_STAND_STILL)
             self._connection.execute(PLAN_ONCE)
             self._batches = 0
         self._batches += 1
@@ -152,6 +179,14 @@ def refusal(entry: Entry, cause: Exception) -> EventRefused:
     error = EventRefused(f"an event cannot be stored: {cause}", run_id=entry[0].run_id)
     error.__cause__ = cause
     return error
+
+
+def _count(batch: Batch) -> None:
+    """Of what is committed now: the runs that ended with it, and how long it took to get there."""
+    for run in batch.runs.values():
+        if run.ended_at is not None:
+            RUNS.labels(run.status).inc()
+    WRITER_LAG.observe(max(0.0, time.time() - batch.records[0].at.timestamp()))
 
 
 def _in_progress(connection: Connection, transaction: str | None) -> bool:

@@ -1,14 +1,16 @@
-"""Committed events go out on Redis, one message per run and batch. Readers survive its absence."""
+"""Committed events go out on Redis: a message per run and batch, and one per tenant that says only
+that there are some. Readers survive its absence."""
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import orjson
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 
-from dynamic_jobs.reading.events import RunEvent, channel_of
-from foundation.ids import RunId
+from dynamic_jobs.reading.events import RunEvent, channel_of, tenant_channel_of
+from foundation.ids import RunId, TenantId
 from foundation.redis import sync_redis
 
 _log = logging.getLogger(__name__)
@@ -23,19 +25,33 @@ class Publisher:
         self._redis = sync_redis(redis_url) if redis_url else None
         self._away_until = 0.0
 
-    def publish(self, batches: Sequence[tuple[RunId, int, list[RunEvent]]]) -> None:
+    def publish(self, batches: Sequence[tuple[TenantId, RunId, int, list[RunEvent]]]) -> None:
         """Never raises: what is lost here, a reader finds in PostgreSQL within a second.
 
         A message that cannot be made costs its run this message, and other runs nothing.
         """
-        if self._redis is None or not batches or time.monotonic() < self._away_until:
+        if not batches or (pipeline := self._pipeline()) is None:
             return
+        for _, run_id, prev, events in batches:
+            message = _message(run_id, prev, events)
+            if message is not None:
+                pipeline.publish(channel_of(run_id), message)
+        self._send(pipeline, {tenant for tenant, *_ in batches})
+
+    def tell(self, tenants: Collection[TenantId]) -> None:
+        """Say only that these tenants' runs have events. Never raises, and any thread may call."""
+        if (pipeline := self._pipeline()) is not None:
+            self._send(pipeline, tenants)
+
+    def _pipeline(self) -> Pipeline | None:
+        if self._redis is None or time.monotonic() < self._away_until:
+            return None
+        return self._redis.pipeline(transaction=False)
+
+    def _send(self, pipeline: Pipeline, tenants: Collection[TenantId]) -> None:
         try:
-            pipeline = self._redis.pipeline(transaction=False)
-            for run_id, prev, events in batches:
-                message = _message(run_id, prev, events)
-                if message is not None:
-                    pipeline.publish(channel_of(run_id), message)
+            for tenant in tenants:
+                pipeline.publish(tenant_channel_of(tenant), "")
             pipeline.execute()
         except RedisError as error:
             # A dead Redis must not slow the writer: leave it alone for a while.

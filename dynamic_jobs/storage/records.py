@@ -8,6 +8,7 @@ from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus, EventLogEn
 from dagster._core.events import EVENT_TYPE_TO_PIPELINE_RUN_STATUS, JobFailureData
 
 from dynamic_jobs.storage.assets import AssetNews, CheckNews, asset_news, check_news
+from dynamic_jobs.storage.outputs import Stored
 from dynamic_jobs.storage.serializing import serialize_event
 from foundation.ids import NodeId, RunId
 
@@ -57,18 +58,19 @@ class Record:
     at: datetime
     step_key: str | None
     status: StatusChange | None = None
-    output: tuple[NodeId, str] | None = None
-    """A node and its output, as JSON text."""
+    output: tuple[NodeId, Stored] | None = None
+    """A node and its output."""
     asset: AssetNews | None = None
     check: CheckNews | None = None
 
     @property
     def size(self) -> int:
         """The length of its texts, in characters."""
-        return len(self.event) + (len(self.output[1]) if self.output else 0)
+        stored = self.output[1] if self.output else ""
+        return len(self.event) + (len(stored) if isinstance(stored, str) else 0)
 
     @classmethod
-    def of(cls, entry: EventLogEntry, output: tuple[NodeId, str] | None = None) -> "Record":
+    def of(cls, entry: EventLogEntry, output: tuple[NodeId, Stored] | None = None) -> "Record":
         at = datetime.fromtimestamp(entry.timestamp, UTC)
         event = entry.dagster_event
         if event is None:

@@ -7,6 +7,10 @@ from typing import Final, LiteralString
 # a batch. What is looked up here is always a few rows by their key.
 PLAN_ONCE: Final[LiteralString] = "SET plan_cache_mode = force_generic_plan"
 
+# A process that stands still, or whose host is gone, keeps its locks on its runs for as long as its
+# transaction lasts, and nobody could take them over.
+NEVER_STAND_STILL: Final[LiteralString] = "SET idle_in_transaction_session_timeout = '10s'"
+
 # A plan that was made on an empty table must not live on while it fills, which it would do until
 # autovacuum first comes by: an index on the tenant alone looks as good then as the primary key.
 PLAN_ANEW: Final[LiteralString] = "DISCARD PLANS"
@@ -19,7 +23,8 @@ WHERE run_id = ANY(%s) AND key = 'graphwright/tenant'
 # Rows are locked in one order by every writer, and event ids are drawn only afterwards: so a run's
 # ids rise in the order of commit, and a reader that saw one has seen all before it.
 LOCK: Final[LiteralString] = """
-SELECT r.run_id::text, r.epoch, r.status, r.live, r.last_event_id
+SELECT r.run_id::text, r.epoch, r.status, r.live, r.last_event_id, r.limited,
+    r.notifies
 FROM unnest(%s::text[], %s::uuid[]) AS mine (tenant, run_id)
 JOIN graphwright.runs r ON r.tenant = mine.tenant AND r.run_id = mine.run_id
 ORDER BY r.run_id
@@ -51,7 +56,15 @@ JOIN event_logs e
 INSERT_OUTPUTS: Final[LiteralString] = """
 INSERT INTO graphwright.node_outputs (tenant, run_id, node, value)
 SELECT * FROM unnest(%b::text[], %b::uuid[], %b::text[], %b::text[])
-ON CONFLICT (tenant, run_id, node) DO UPDATE SET value = excluded.value
+ON CONFLICT (tenant, run_id, node) DO UPDATE SET
+    value = excluded.value, object_key = NULL, bytes = NULL
+"""
+
+INSERT_OBJECTS: Final[LiteralString] = """
+INSERT INTO graphwright.node_outputs (tenant, run_id, node, object_key, bytes)
+SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::text[], %s::bigint[])
+ON CONFLICT (tenant, run_id, node) DO UPDATE SET
+    value = NULL, object_key = excluded.object_key, bytes = excluded.bytes
 """
 
 UPDATE_RUNS: Final[LiteralString] = """
@@ -68,6 +81,15 @@ FROM unnest(
 ) AS u (tenant, run_id, last_event_id, status, started_at, ended_at, outputs, error)
 WHERE r.tenant = u.tenant AND r.run_id = u.run_id
 """
+
+# A run ends once, so its notices are made once.
+INSERT_NOTICES: Final[LiteralString] = """
+INSERT INTO graphwright.notices (tenant, run_id, name, lane)
+SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::text[])
+"""
+
+# Not in the transaction: a commit with NOTIFY takes a lock of the whole instance.
+WAKE_DISPATCHER: Final[LiteralString] = "SELECT pg_notify('graphwright_triggers', 'notices')"
 
 # `run_body` also holds a status, which Dagster itself treats as less trustworthy than the column.
 UPDATE_DAGSTER_RUNS: Final[LiteralString] = """
@@ -151,7 +173,8 @@ SELECT %(asset_key)s, %(check_name)s, (%(partitions)s::text[])[1], %(run_id)s, %
 WHERE NOT EXISTS (SELECT FROM planned)
 """
 
-# Bound by SQLAlchemy, hence the colons.
+# These two are bound by SQLAlchemy, hence the colons.
+CURSOR_VALUES: Final[LiteralString] = "SELECT key, value FROM kvs WHERE key = ANY(:keys)"
 STORE_SNAPSHOTS: Final[LiteralString] = """
 WITH stored AS (
     INSERT INTO snapshots (snapshot_id, snapshot_body, snapshot_type)

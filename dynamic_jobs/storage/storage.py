@@ -35,7 +35,7 @@ from sqlalchemy.engine import Connection, Engine
 from dynamic_jobs.compiling import order as compile_order
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record
-from dynamic_jobs.storage.statements import STORE_SNAPSHOTS
+from dynamic_jobs.storage.statements import CURSOR_VALUES, STORE_SNAPSHOTS
 from dynamic_jobs.storage.writer import EventWriter
 from foundation.database import pinned
 from foundation.ids import RunId
@@ -127,7 +127,7 @@ class GraphwrightRunStorage(_Pooled, PostgresRunStorage):
     def share(self, engine: Engine, writer: EventWriter) -> None:
         super().share(engine, writer)
         self._snapshots: set[str] = set()
-        self._columns: dict[str, bool] = {}
+        self._columns: set[str] = set()
         self._asked = threading.local()
 
     def connect(self) -> ContextManager[Connection]:
@@ -159,6 +159,15 @@ class GraphwrightRunStorage(_Pooled, PostgresRunStorage):
     def has_backfill_id_column(self) -> bool:
         return self._has_columns("backfill_id", super().has_backfill_id_column)
 
+    def get_cursor_values(self, keys: set[str]) -> Mapping[str, str]:
+        """As the base class, whose statement is compiled anew for each number of keys.
+
+        It waits for no events: with those no such value is written.
+        """
+        with create_pg_connection(self._engine) as connection:
+            rows = connection.execute(text(CURSOR_VALUES), {"keys": list(keys)})
+            return {row.key: row.value for row in rows}
+
     def store_snapshots(self, key: str, job: tuple[str, bytes], plan: tuple[str, bytes]) -> None:
         """Store both snapshots, each an id and a compressed text, where they are missing.
 
@@ -176,9 +185,10 @@ class GraphwrightRunStorage(_Pooled, PostgresRunStorage):
             connection.execute(text(STORE_SNAPSHOTS), values)
 
     def _has_columns(self, name: str, ask: Any) -> bool:
-        if name not in self._columns:
-            self._columns[name] = bool(ask())
-        return self._columns[name]
+        # Only that they are there is kept: a migration may add them while this process works.
+        if name not in self._columns and ask():
+            self._columns.add(name)
+        return name in self._columns
 
 
 class GraphwrightScheduleStorage(_Pooled, PostgresScheduleStorage):
@@ -204,7 +214,8 @@ class GraphwrightStorage(DagsterPostgresStorage):
         postgres_url = pinned(postgres_url)
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
         engine = create_pg_engine(postgres_url, None, isolation_level="AUTOCOMMIT", **_POOL)
-        self.writer = EventWriter(postgres_url, Publisher(redis_url))
+        self.publisher = Publisher(redis_url)
+        self.writer = EventWriter(postgres_url, self.publisher)
         self._run_storage = GraphwrightRunStorage(postgres_url, should_autocreate_tables=False)
         self._event_log_storage = GraphwrightEventLogStorage(
             postgres_url, should_autocreate_tables=False

@@ -44,7 +44,7 @@ class WorkerInstance(DagsterInstance):
     def run_will_resume(self, run_id: str) -> bool:
         """A run that is being handed back has been interrupted, but it has not failed."""
         active = self.runtime.active.get(RunId(run_id))
-        return active is not None and active.interrupt in ("hand_back", "wait")
+        return active is not None and active.interrupt in ("hand_back", "wait", "pause")
 
     def get_run_by_id(self, run_id: str) -> DagsterRun | None:
         """From memory, for a run that a worker executes in this process."""

@@ -1,4 +1,4 @@
-"""Listens for PostgreSQL's notifications: there is work, or a run is to be cancelled."""
+"""Listens for PostgreSQL's notifications: there is work, or a run is to be cancelled or paused."""
 
 import asyncio
 import logging
@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from dynamic_jobs.control import CANCEL_CHANNEL, cancelled
-from dynamic_jobs.creating.new_run import WAKE_CHANNEL
-from dynamic_jobs.executing.active import Interrupt
+from dynamic_jobs.controlling.telling import CHANNEL, Request, wishes
+from dynamic_jobs.queueing.waking import DELAYED, WAKE_CHANNEL
 from foundation.database import async_connect
 from foundation.ids import RunId, TenantId
 
@@ -20,27 +19,32 @@ _AGAIN_SECONDS = 1.0
 
 async def listen(
     database_url: str,
+    *,
     wake: Callable[[], None],
-    interrupt: Callable[[RunId, Interrupt], None],
+    poke: Callable[[], None],
+    heed: Callable[[Request], None],
     held: Callable[[], Mapping[RunId, TenantId]],
 ) -> None:
-    """Listen until cancelled, on a connection of its own.
+    """Listen until cancelled, on a connection of its own. ``poke`` is called when some of the work
+    is for later.
 
     What was notified while nobody listened is looked up: whether there is work, and whether one of
-    the runs that are ``held`` is to be cancelled.
+    the runs that are ``held`` is to be cancelled or paused.
     """
     while True:
         try:
             async with await async_connect(database_url) as connection:
-                for channel in (WAKE_CHANNEL, CANCEL_CHANNEL):
+                for channel in (WAKE_CHANNEL, CHANNEL):
                     await connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
                 wake()
-                for run_id in await cancelled(connection, held()):
-                    interrupt(run_id, "cancel")
+                for request in await wishes(connection, held()):
+                    heed(request)
                 async for notification in connection.notifies():
-                    if notification.channel == CANCEL_CHANNEL:
-                        interrupt(RunId(notification.payload), "cancel")
+                    if notification.channel == CHANNEL:
+                        heed(Request.parse(notification.payload))
                     else:
+                        if notification.payload == DELAYED:
+                            poke()
                         wake()
         except psycopg.Error as error:
             _log.warning("not listening, polling instead: %s", error)

@@ -16,6 +16,10 @@ from typing import Any, Final
 HURRY: Final = signal.SIGUSR1
 """Do not wait for what runs. Not a second SIGTERM: that one comes twice when somebody sends it to
 the whole process group, since the parent passes it on."""
+LEAVES: Final = b"leaves"
+DRAIN: Final = b"drain"
+ASIDE: Final = b"aside "
+"""Before what a process is to do beside the ones that are kept, and before what one has done."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -25,15 +29,14 @@ class ChildLink:
 
     parent: int
     notices: Connection
+    """Both ways, but the parent only tells which processes aside have ended."""
 
     def attach(self) -> None:
         """Undo what the parent set up for itself. Called first, in the main thread."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the parent too
-        if sys.platform == "linux":
-            libc: Any = ctypes.CDLL(None)
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        end_with_parent()
         if os.getppid() != self.parent:  # it died before that
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -54,8 +57,33 @@ class ChildLink:
 
     def leave(self) -> None:
         """Tell the parent that this process takes no more work: another may start now."""
-        with suppress(BrokenPipeError):
-            self.notices.send_bytes(b"leaves")
+        with suppress(OSError):  # the parent listens no more
+            self.notices.send_bytes(LEAVES)
+
+    def start_aside(self, work: bytes) -> None:
+        """Ask the parent for a process that does this work, once, and whatever becomes of us."""
+        with suppress(OSError):
+            self.notices.send_bytes(ASIDE + work)
+
+    def ended_aside(self) -> list[bytes]:
+        """The work of those that have ended since this was last asked."""
+        ended: list[bytes] = []
+        with suppress(OSError, EOFError):
+            while self.notices.poll():
+                ended.append(self.notices.recv_bytes().removeprefix(ASIDE))
+        return ended
+
+    def drain(self) -> None:
+        """Ask the parent to stop all its children gracefully, and itself."""
+        with suppress(OSError):
+            self.notices.send_bytes(DRAIN)
+
+
+def end_with_parent() -> None:
+    """Have this process get SIGTERM when its parent dies, where the system can do that."""
+    if sys.platform == "linux":
+        libc: Any = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _follow(

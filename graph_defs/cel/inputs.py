@@ -2,7 +2,7 @@
 
 ``nodes.read.output.rows`` becomes one variable, so that only the rows are converted to CEL, not
 every output of the run; and since each reference to a node is then known before the run, validation
-can check that the node is upstream.
+can check that the node is upstream. The same goes for the names of secrets.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,9 @@ from graph_defs.cel import ast as cel_ast
 from graph_defs.cel.ast import Expr
 from graph_defs.cel.faults import CompileFault
 from graph_defs.cel.runtime import ROOTS
+from graph_defs.names import is_node_name
+
+_OF_A_NODE: Final = ("output", "status", "error")
 
 ABSENT = object()
 """What `Input.resolve` gives where there is nothing: the variable stays unset, and CEL's rules for
@@ -54,16 +57,26 @@ class Input:
                 return f"{where} is {_described(value)}, which has no fields", ""
             members = cast("dict[str, Any]", value)
             if key not in members:
+                if position == 2 and self.path[0] == "nodes":
+                    return _no_output(self.path[1], members["status"])
                 return _missing(where, key, list(members))
             value = members[key]
         return f"{'.'.join(self.path)} has no value", ""
+
+
+def _no_output(node: str, status: str) -> tuple[str, str]:
+    ended = "failed" if status == "failed" else "was skipped"
+    return (
+        f'node "{node}" {ended}, so it has no output',
+        f"Test with has(nodes.{node}.output); nodes.{node}.status says how it ended.",
+    )
 
 
 def _missing(where: str, key: str, present: list[str]) -> tuple[str, str]:
     if where == "nodes":
         return (
             f'node "{key}" has no output in this run',
-            "It was skipped, failed, or is not upstream.",
+            "It is not upstream, or was left out of this run.",
         )
     known = ", ".join(sorted(present)[:8]) or "none"
     test = f"has({where}.{key})" if key.isidentifier() else f'"{key}" in {where}'
@@ -93,10 +106,12 @@ def _described(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Every input of an expression, and the ids of the nodes that it refers to."""
+    """Every input of an expression, the nodes and the secrets that it names, and its roots."""
 
     all: tuple[Input, ...]
     references: frozenset[str]
+    secrets: frozenset[str]
+    roots: frozenset[str]
 
 
 def extract(root: Expr) -> Inputs:
@@ -107,7 +122,12 @@ def extract(root: Expr) -> Inputs:
     collector = _Collector()
     collector.visit(root, frozenset())
     found = tuple(collector.inputs.values())
-    return Inputs(found, frozenset(each.path[1] for each in found if each.path[0] == "nodes"))
+    return Inputs(
+        found,
+        references=frozenset(each.path[1] for each in found if each.path[0] == "nodes"),
+        secrets=frozenset(each.path[1] for each in found if each.path[0] == "secrets"),
+        roots=frozenset(each.path[0] for each in found),
+    )
 
 
 class _Collector:
@@ -119,7 +139,7 @@ class _Collector:
         path = _path(expr, bound)
         if path:
             tests = cel_ast.kind_of(expr) == "select_expr" and expr.select_expr.test_only
-            _check(path)
+            _check(path, tests=tests)
             name = f"@{len(self.inputs)}"
             found = self.inputs.setdefault((path, tests), Input(name, path, tests))
             expr.ident_expr.name = found.name
@@ -173,16 +193,42 @@ def _path(expr: Expr, bound: frozenset[str]) -> tuple[str, ...] | None:
                 return None
 
 
-def _check(path: tuple[str, ...]) -> None:
-    if path[0] != "nodes":
-        return
+def _check(path: tuple[str, ...], *, tests: bool) -> None:
+    if path[0] == "nodes":
+        _check_node(path)
+    elif path[0] == "secrets":
+        _check_secret(path, tests=tests)
+
+
+def _check_node(path: tuple[str, ...]) -> None:
     if len(path) == 1:
         raise CompileFault(
             "nodes must be followed by the id of one node",
             'Write nodes.<id>.output or nodes["<id>"].output, so that it can be checked before the '
             "run that the node is upstream.",
         )
-    if len(path) > 2 and path[2] != "output":
+    if len(path) > 2 and path[2] not in _OF_A_NODE:
         raise CompileFault(
-            f'a node has no field "{path[2]}"', f"Its result is nodes.{path[1]}.output."
+            f'a node has no field "{path[2]}"',
+            f"Its result is nodes.{path[1]}.output; it also has a status and an error.",
+        )
+
+
+def _check_secret(path: tuple[str, ...], *, tests: bool) -> None:
+    if len(path) == 1:
+        raise CompileFault(
+            "secrets must be followed by the name of one secret",
+            "Write secrets.NAME, so that it is known before the run which secrets a node reads.",
+        )
+    if not is_node_name(path[1]):
+        raise CompileFault(
+            f'no secret has the name "{path[1]}"',
+            "A name has 1 to 63 letters, digits and underscores, and does not start with a digit.",
+        )
+    if len(path) > 2:
+        raise CompileFault("a secret is a string, which has no fields", f"Write secrets.{path[1]}.")
+    if tests:
+        raise CompileFault(
+            "whether a secret is set cannot be tested",
+            "A node whose secret is missing fails with the code missing_secret.",
         )

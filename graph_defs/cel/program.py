@@ -21,7 +21,8 @@ from graph_defs.cel.values import Extent
 class Program:
     """A CEL expression, ready to be evaluated any number of times. Threads may share it.
 
-    ``references`` are the ids of the nodes that it reads, ``inputs`` all its variables.
+    ``references`` are the ids of the nodes that it reads, ``secrets`` the names of the secrets,
+    ``roots`` the names that its paths start with, ``inputs`` all its variables.
     Raises `CompileFault`.
     """
 
@@ -35,6 +36,8 @@ class Program:
             ) from None
         found = cel_inputs.extract(checked.expr)
         self.references = found.references
+        self.secrets = found.secrets
+        self.roots = found.roots
         self.inputs = found.all
         self._root = checked.expr
         self._only = _only_input(checked.expr, found.all)
@@ -43,7 +46,7 @@ class Program:
         self._bounds: dict[tuple[tuple[str, int, int], ...], float] = {}
 
     def evaluate(self, roots: Mapping[str, Any], max_cost: int, sandbox: Sandbox) -> Any:
-        """The value, as JSON, over ``roots`` (params, nodes, run, trigger -> JSON).
+        """The value, as JSON, over ``roots`` (params, nodes, … -> JSON).
 
         A bare path gives the very object that it leads to. Over ``max_cost`` (see `cel_cost`) the
         evaluation moves into ``sandbox``. Raises `EvaluationFault`, `ValueFault`, `CostFault` and

@@ -9,7 +9,7 @@ from cel_expr_python import cel
 from graph_defs.cel import values as cel_values
 from graph_defs.cel.faults import CompileFault, EvaluationFault
 
-ROOTS: Final = ("params", "nodes", "run", "trigger")
+ROOTS: Final = ("params", "nodes", "run", "trigger", "secrets")
 """The variables that an expression sees."""
 
 # Left out: `optional` and `lists` from version 3 on (first, last), since the binding crashes the

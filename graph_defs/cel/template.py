@@ -52,18 +52,27 @@ Part = Literal | Slot | Text | Array | Object
 class Template:
     """A JSON value whose expressions are compiled.
 
-    ``references`` are the ids of the nodes whose output they read, ``faults`` what does not
-    compile, with pointers below the value. It can be evaluated if there are none.
+    ``references`` are the ids of the nodes that they read of, ``secrets`` the names of the secrets,
+    ``roots`` are ``params``, ``nodes``, ``run``, ``trigger`` and ``secrets`` as far as they read
+    them, ``faults`` what does not compile, with pointers below the value. It can be evaluated if
+    there are none.
     """
 
     part: Part
     references: frozenset[str]
+    secrets: frozenset[str]
+    roots: frozenset[str]
     faults: tuple[Fault, ...]
 
     @property
     def is_literal(self) -> bool:
         """Whether there is no expression in it."""
         return isinstance(self.part, Literal) and not self.faults
+
+    @property
+    def is_one_expression(self) -> bool:
+        """Whether it is nothing but one expression, whose value it takes."""
+        return isinstance(self.part, Slot)
 
 
 class TemplateParser:
@@ -77,10 +86,18 @@ class TemplateParser:
         self._max_depth = max_depth
         self._faults: list[Fault] = []
         self._references: set[str] = set()
+        self._secrets: set[str] = set()
+        self._roots: set[str] = set()
 
     def parse(self, value: Json) -> Template:
         part = self._part(value, ())
-        return Template(part, frozenset(self._references), tuple(self._faults))
+        return Template(
+            part,
+            frozenset(self._references),
+            frozenset(self._secrets),
+            frozenset(self._roots),
+            tuple(self._faults),
+        )
 
     def _part(self, value: Json, path: Path) -> Part:
         if isinstance(value, str):
@@ -125,6 +142,8 @@ class TemplateParser:
                 yield piece
             elif program := self._program(piece.text, where):
                 self._references |= program.references
+                self._secrets |= program.secrets
+                self._roots |= program.roots
                 yield Slot(program, where)
 
     def _program(self, source: str, where: str) -> Program | None:

@@ -9,9 +9,10 @@ from graph_defs.json_schema.checking import Checker, Problem
 from graph_defs.json_schema.defaults import fill_defaults
 from graph_defs.json_schema.dialect import check_schema
 from graph_defs.json_schema.index import Index
-from graph_defs.json_schema.work import Meter, TooMuchWorkError
+from graph_defs.json_schema.work import MAX_WORK, Meter, TooMuchWorkError
 
 __all__ = [
+    "MAX_WORK",
     "Checker",
     "Index",
     "Meter",

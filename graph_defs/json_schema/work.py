@@ -34,8 +34,8 @@ class Pattern(Protocol):
 class Meter:
     """Counts the work of one check, and holds the patterns that were compiled for it."""
 
-    def __init__(self) -> None:
-        self._left = MAX_WORK
+    def __init__(self, work: int = MAX_WORK) -> None:
+        self._left = work
         self._patterns: dict[str, Pattern] = {}
 
     def charge(self, units: int) -> None:

@@ -12,9 +12,11 @@ from graph_defs.params import check_params_schema
 from graph_defs.suggestions import Suggester
 from graph_defs.validation.edges import Edges
 from graph_defs.validation.given import check_given
+from graph_defs.validation.isolation import check_isolation
 from graph_defs.validation.outline import outline
 from graph_defs.validation.references import check_references
 from graph_defs.validation.structure import check_structure
+from graph_defs.validation.triggers import check_triggers
 
 __all__ = ["MAX_FAULTS", "find_faults", "invalid", "validate"]
 
@@ -82,6 +84,8 @@ def _find(
     if len(readable.nodes) > limits.max_nodes:
         return  # the limit is there to bound what follows
     yield from check_given(readable.nodes, catalogue, suggester)
+    yield from check_isolation(readable, catalogue)
     edges = Edges(readable.nodes)
     yield from edges.check(suggester)
-    yield from check_references(readable, edges, evaluator, suggester)
+    yield from check_references(readable, edges, evaluator, suggester, catalogue)
+    yield from check_triggers(readable, evaluator)

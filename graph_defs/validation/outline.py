@@ -23,16 +23,25 @@ class Outline:
     params: JsonObject | None
     nodes: dict[str, NodeOutline]
     outputs: JsonObject
+    concurrency_key: str | None
+    isolation: str | None
+    triggers: dict[str, JsonObject]
+    notify: dict[str, JsonObject]
 
 
 def outline(document: JsonObject) -> Outline:
     """Read what is readable."""
     params = document.get("params")
     nodes = _object(document.get("nodes"))
+    key, isolation = _object(document.get("concurrency")).get("key"), document.get("isolation")
     return Outline(
         params=params if isinstance(params, dict) else None,
         nodes={name: _node(node) for name, node in nodes.items() if isinstance(node, dict)},
         outputs=_object(document.get("outputs")),
+        concurrency_key=key if isinstance(key, str) else None,
+        isolation=isolation if isinstance(isolation, str) else None,
+        triggers=_objects(document.get("triggers")),
+        notify=_objects(document.get("notify")),
     )
 
 
@@ -44,6 +53,10 @@ def _node(node: JsonObject) -> NodeOutline:
         needs=tuple((index, need) for index, need in named if isinstance(need, str)),
         given=given if isinstance(given, dict) else None,
     )
+
+
+def _objects(value: Json) -> dict[str, JsonObject]:
+    return {name: each for name, each in _object(value).items() if isinstance(each, dict)}
 
 
 def _object(value: Json) -> JsonObject:

@@ -78,22 +78,33 @@ def _fault(
     detail: ErrorDetails, model: type[BaseModel], path: Path, base: Path, suggester: Suggester
 ) -> Fault:
     kind, at = detail["type"], pointer(base + path)
+    if kind.startswith("union_tag_"):
+        return _tag_fault(kind, f"{at}/type", detail.get("ctx", {}))
     name = str(path[-1]) if path else ""
     context = detail.get("ctx", {})
     if kind == "missing":
         return Fault(at, "missing_field", f"The field `{name}` is missing.")
     if kind == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
+        known = _fields_at(model, detail["loc"][:-1])
         hint = suggester.did_you_mean(name, known) or f"Known are {', '.join(sorted(known))}."
         return Fault(at, "unknown_field", f"There is no field `{name}` here.", hint)
     if kind in _OWN:
         return Fault(at, kind, detail["msg"], str(context.get("hint", "")))
+    message = _reword(detail["msg"])
     if kind == "literal_error":
-        return Fault(at, "bad_value", f"The value must be {context.get('expected')}.")
-    if kind in _SIZES:
+        message = f"The value must be {context.get('expected')}."
+    elif kind in _SIZES:
         size = context.get("min_length", context.get("max_length"))
-        return Fault(at, "bad_value", f"The value must have at {_SIZES[kind]} {size} items.")
-    return Fault(at, "bad_value", _reword(detail["msg"]))
+        message = f"The value must have at {_SIZES[kind]} {size} items."
+    return Fault(at, "bad_value", message, str(context.get("hint", "")))
+
+
+def _tag_fault(kind: str, at: str, context: Mapping[str, Any]) -> Fault:
+    """The ``type`` by which the members of a union are told apart."""
+    if kind == "union_tag_not_found":
+        return Fault(at, "missing_field", "The field `type` is missing.")
+    tags = str(context.get("expected_tags")).replace(", ", " or ")
+    return Fault(at, "bad_value", f"The value must be {tags}.")
 
 
 def _reword(message: str) -> str:
@@ -137,11 +148,11 @@ def _at(value: Json, path: Path) -> Json:
     return value
 
 
-def _fields_at(model: type[BaseModel], path: Path) -> set[str]:
-    """The names of the fields that may stand in the object at ``path``."""
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
+    """The names of the fields that may stand in the object at pydantic's ``loc``."""
     kinds: list[Any] = [model]
-    for part in path:
-        kinds = [inner for kind in kinds for inner in _inside(kind, part)]
+    for part in location:
+        kinds = [inner for kind in kinds for inner in _inside(kind, part)] or kinds
     return {name for kind in kinds for name in _fields(kind)}
 
 
@@ -154,6 +165,9 @@ def _fields(kind: Any) -> Iterable[str]:
 def _inside(kind: Any, part: str | int) -> list[Any]:
     """The types that a member of a type may have, unions taken apart."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
+        tag = kind.model_fields.get("type")
+        if tag is not None and part in get_args(tag.annotation):
+            return [kind]
         found = [f.annotation for n, f in kind.model_fields.items() if part in {f.alias, n}]
         return [each for annotation in found for each in _members(annotation)]
     arguments = get_args(kind)

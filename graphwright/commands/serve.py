@@ -1,10 +1,12 @@
-"""The processes of an installation, and what one needs before the first of them starts."""
+"""The processes of an installation, and what one needs before the first of them starts.
 
-from typing import Annotated
+Python's collector is paused while one imports: nothing of that becomes garbage, and looking for it
+takes a third of the time.
+"""
 
 import typer
 
-from foundation.errors import Unavailable
+from foundation.garbage import collector_paused
 from graphwright.commands.session import session
 
 app = typer.Typer()
@@ -14,81 +16,86 @@ app = typer.Typer()
 def api(context: typer.Context) -> None:
     """Serve the HTTP API in this process, until SIGTERM."""
     from foundation.settings import Limits
-    from live_api.server import run
+
+    with collector_paused():
+        from live_api.server import run
 
     run(session(context).settings(), Limits())
 
 
 @app.command()
-def worker(context: typer.Context) -> None:
-    """Keep worker processes that execute queued runs, until SIGTERM; what runs then may finish.
-
-    After GRAPHWRIGHT_DRAIN_SECONDS, or at a second SIGTERM or Ctrl-C, it is handed back.
-    """
-    from dynamic_jobs.workers.worker_pool import serve
-    from foundation.logs import configure_logs
+def hooks(context: typer.Context) -> None:
+    """Receive webhooks in this process, until SIGTERM."""
     from foundation.settings import Limits
-    from graphwright.home import enter_dagster_home
 
-    configure_logs()
-    settings = session(context).settings()
-    enter_dagster_home(settings)
-    serve(settings, Limits())
+    with collector_paused():
+        from live_api.hooks import run
+
+    run(session(context).settings(), Limits())
 
 
 @app.command()
 def code(context: typer.Context) -> None:
     """Run Dagster's gRPC code server for the window of recently used graphs, until SIGTERM."""
-    from foundation.logs import configure_logs
-    from graphwright.code_server import serve
+    from foundation.telemetry.logs import configure_logs
     from graphwright.home import enter_dagster_home
 
-    configure_logs()
+    with collector_paused():
+        from graphwright.code_server import serve
+
     settings = session(context).settings()
+    configure_logs(settings.log_format)
     enter_dagster_home(settings)
     raise typer.Exit(serve(settings))
 
 
 @app.command()
-def migrate(context: typer.Context) -> None:
-    """Bring the database up to date: our schema, then Dagster's tables. Safe to repeat."""
-    from foundation.database import migrate as apply
-    from graphwright.access import reaching_database
-    from graphwright.home import create_dagster_tables, enter_dagster_home
+def webserver(context: typer.Context) -> None:
+    """Serve the Dagster UI, until SIGTERM. It asks nobody who they are."""
+    from graphwright.dagster_processes import serve_ui
 
-    now = session(context)
-    settings = now.settings()
-    if not settings.database_url:
-        raise Unavailable("no database is known", hint="Set GRAPHWRIGHT_DATABASE_URL.")
-    with reaching_database():
-        applied = apply(settings.database_url)
-    now.terminal.note(f"applied {', '.join(applied)}" if applied else "our schema is up to date")
-    enter_dagster_home(settings)
-    create_dagster_tables()
-    now.terminal.note("Dagster's tables exist")
+    serve_ui(session(context).settings())
 
 
 @app.command()
-def token(
-    context: typer.Context,
-    tenant: Annotated[str, typer.Option(help="Made where it is missing.")],
-    subject: Annotated[str, typer.Option(help="Who the token stands for.")] = "cli",
-    scopes: Annotated[
-        str | None, typer.Option(help="Separated by spaces; all of them when left out.")
-    ] = None,
-    hours: Annotated[
-        float, typer.Option(help="How long it is good for.", min=0.001, max=8760)
-    ] = 12.0,
-) -> None:
-    """Print a bearer token for a tenant, and nothing else."""
+def daemon(context: typer.Context) -> None:
+    """Run Dagster's daemon, until SIGTERM. An installation has one."""
+    from graphwright.dagster_processes import run_daemon
+
+    run_daemon(session(context).settings())
+
+
+@app.command()
+def dispatcher(context: typer.Context) -> None:
+    """Start runs for webhooks and timers in this process, until SIGTERM."""
     import asyncio
 
-    from graphwright.access import tenant_token
+    from foundation.telemetry.logs import configure_logs
+
+    with collector_paused():
+        from graphwright.dispatcher import run
 
     settings = session(context).settings()
-    asked = None if scopes is None else scopes.split()
-    issued = tenant_token(settings, tenant, subject=subject, scopes=asked, hours=hours)
-    typer.echo(asyncio.run(issued))
+    configure_logs(settings.log_format)
+    asyncio.run(run(settings))
+
+
+@app.command()
+def migrate(context: typer.Context) -> None:
+    """Bring the database up to date: our schema, then Dagster's. Safe to repeat."""
+    from foundation.database import migrate as apply
+    from graphwright.access import database_of, reaching_database
+    from graphwright.home import enter_dagster_home
+    from graphwright.migrating import migrate_dagster
+
+    now = session(context)
+    settings = now.settings()
+    with reaching_database():
+        applied = apply(database_of(settings))
+    now.terminal.note(f"applied {', '.join(applied)}" if applied else "our schema is up to date")
+    enter_dagster_home(settings)
+    with reaching_database():
+        migrate_dagster(settings, now.terminal.note)
 
 
 @app.command()

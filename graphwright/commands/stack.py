@@ -70,11 +70,19 @@ def status(
         role: with_children(pid) if role != "supervisor" else [pid]
         for role, pid in stack["pids"].items()
     }
-    where = {"state": str(state), "api": stack["api_url"], "dagster": stack["dagster_url"]}
+    where = {
+        "state": str(state),
+        "api": stack["api_url"],
+        "hooks": f"http://127.0.0.1:{stack['hooks_port']}",
+        "dagster": stack["dagster_url"],
+    }
     if as_json:
-        now.terminal.data({**where, "hooks": None, "token": stack["token"], "pids": pids})
+        metrics = stack["metrics"]
+        now.terminal.data({**where, "metrics": metrics, "token": stack["token"], "pids": pids})
         return
     for name, value in where.items():
         typer.echo(f"{name:<10} {value}")
+    for role, url in stack["metrics"].items():
+        typer.echo(f"{'metrics':<10} {url}/metrics  ({role})")
     for role, processes in pids.items():
         typer.echo(f"{role:<10} {' '.join(map(str, processes)) or 'starting'}")

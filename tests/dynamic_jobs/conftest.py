@@ -19,8 +19,10 @@ from dynamic_jobs.workers.worker import Worker
 from foundation.database import AsyncPool, Connection, async_pool, connect
 from foundation.ids import RunId, TenantId
 from foundation.settings import Limits, Settings
+from foundation.tenant_pool import TenantPool
 from graph_defs.catalogue import Catalogue
-from graph_defs.fingerprint import fingerprint
+from graph_defs.fingerprint import Canonical
+from graph_defs.publishing import Publication
 from graph_defs.store import GraphStore
 from graph_defs.versions import GraphVersion
 from graphwright.home import dagster_environment, enter_dagster_home
@@ -59,12 +61,12 @@ class Bench:
 
     def publish(self, document: dict[str, Any]) -> GraphVersion:
         async def work(pool: AsyncPool) -> GraphVersion:
-            store = GraphStore(pool)
+            store = GraphStore(TenantPool(pool))
             await store.ensure_tenant(TENANT)
             types = {node["type"] for node in document["nodes"].values()}
             versions = {name: self.runtime.catalogue[name].version for name in types}
             applied, _ = await store.apply(
-                TENANT, document, fingerprint(document), versions, "tester"
+                TENANT, Publication(Canonical.of(document), versions, "tester")
             )
             return await store.version(TENANT, applied.graph_id)
 
@@ -74,7 +76,9 @@ class Bench:
         self, version: GraphVersion, params: dict[str, Any] | None = None, **more: Any
     ) -> RunId:
         async def work(pool: AsyncPool) -> RunId:
-            creator = RunCreator(pool, self.storage, Compiler(self.runtime), self.runtime)
+            creator = RunCreator(
+                pool, TenantPool(pool), self.storage, Compiler(self.runtime), self.runtime
+            )
             return await creator.create(version, params or {}, {"type": "rest"}, "tester", **more)
 
         return self.with_pool(work)
@@ -83,7 +87,9 @@ class Bench:
         """Runs that are triggered at the same time."""
 
         async def work(pool: AsyncPool) -> list[RunId]:
-            creator = RunCreator(pool, self.storage, Compiler(self.runtime), self.runtime)
+            creator = RunCreator(
+                pool, TenantPool(pool), self.storage, Compiler(self.runtime), self.runtime
+            )
             started = (
                 creator.create(version, {}, {"type": "rest"}, "tester") for _ in range(count)
             )
@@ -136,15 +142,23 @@ class Bench:
         return asyncio.run(run())
 
 
+@contextmanager
+def opened(settings: Settings, limits: Limits) -> Generator[Bench]:
+    """A bench over these settings; their Dagster home is this process's until the block ends."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, text in dagster_environment(settings).items():
+            environment.setenv(name, text)
+        enter_dagster_home(settings)
+        storage = GraphwrightStorage(settings.database_url, settings.redis_url)
+        with (
+            NodeRuntime(settings, limits, Catalogue.from_packages(node_types)) as runtime,
+            connect(settings.database_url) as connection,
+        ):
+            yield Bench(settings, limits, runtime, storage, connection)
+        storage.event_log_storage.dispose()
+
+
 @pytest.fixture
-def bench(settings: Settings, limits: Limits, monkeypatch: pytest.MonkeyPatch) -> Generator[Bench]:
-    for name, text in dagster_environment(settings).items():
-        monkeypatch.setenv(name, text)  # and taken back at the end
-    enter_dagster_home(settings)
-    storage = GraphwrightStorage(settings.database_url, settings.redis_url)
-    with (
-        NodeRuntime(settings, limits, Catalogue.from_packages(node_types)) as runtime,
-        connect(settings.database_url) as connection,
-    ):
-        yield Bench(settings, limits, runtime, storage, connection)
-    storage.event_log_storage.dispose()
+def bench(settings: Settings, limits: Limits) -> Generator[Bench]:
+    with opened(settings, limits) as bench:
+        yield bench

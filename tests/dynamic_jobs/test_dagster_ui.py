@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,16 @@ from typing import Any
 import httpx
 import pytest
 
+from dynamic_jobs.naming import DISPATCH_TIMERS
 from foundation.ids import RunId
+from foundation.settings import Limits, Settings
 from graph_defs.parsing import parse
 from graphwright.home import workspace_file
-from tests.dynamic_jobs.conftest import Bench, graph, value
+from tests.databases import Databases
+from tests.dynamic_jobs.conftest import Bench, graph, opened, value
 from tests.services import free_port
+
+pytestmark = pytest.mark.xdist_group("dagster ui")
 
 RUNS = """{ runsOrError(limit: 10) { __typename ... on Runs { results {
     runId status jobName
@@ -63,39 +69,66 @@ class Web:
         return answer["data"]
 
     def jobs(self) -> set[str]:
+        """The jobs of graphs."""
         entry = self.ask(JOBS)["workspaceOrError"]["locationEntries"][0]
         location = entry["locationOrLoadError"]
         assert location["__typename"] == "RepositoryLocation", location
-        return {job["name"] for job in location["repositories"][0]["jobs"]}
+        found = {job["name"] for job in location["repositories"][0]["jobs"]}
+        return found - {DISPATCH_TIMERS}
 
 
-@pytest.fixture
-def web(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Web]:
+@pytest.fixture(scope="module")
+def bench(
+    databases: Databases, shared_redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Bench]:
+    """One for all of these tests, as a webserver takes seconds to start."""
+    with databases.lend() as url, pytest.MonkeyPatch.context() as environment:
+        settings = Settings(
+            state=tmp_path_factory.mktemp("ui") / "state",
+            database_url=url,
+            redis_url=shared_redis_url,
+            code_port=free_port(),
+        )
+        environment.setenv("GRAPHWRIGHT_CODE_PORT", str(settings.code_port))
+        with opened(settings, Limits()) as bench:
+            yield bench
+
+
+@pytest.fixture(scope="module")
+def web(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Generator[Web]:
+    with dagster_ui(bench.settings.code_port, tmp_path_factory.mktemp("web")) as found:
+        yield found
+
+
+@contextmanager
+def dagster_ui(code_port: int, folder: Path) -> Generator[Web]:
     """The code server and the webserver, as ``graphwright up`` starts them."""
-    code_port, web_port = free_port(), free_port()
-    monkeypatch.setenv("GRAPHWRIGHT_CODE_PORT", str(code_port))
-    bench.settings = bench.settings.model_copy(update={"code_port": code_port})
+    web_port = free_port()
     bin_folder = Path(sys.executable).parent
     commands = (
         ["dagster", "api", "grpc", "-m", "graphwright.definitions", "-p", str(code_port)],
         ["dagster-webserver", "-h", "127.0.0.1", "-p", str(web_port), "-w", str(workspace_file())],
     )
-    with (tmp_path / "dagster.log").open("wb") as log:
+    with (folder / "dagster.log").open("wb") as log:
         processes = [
             subprocess.Popen(
                 [str(bin_folder / command[0]), *command[1:]],
                 stdout=log,
                 stderr=log,
-                cwd=tmp_path,
-                env={**os.environ, "PYTHONWARNINGS": "ignore"},
+                cwd=folder,
+                env={
+                    **os.environ,
+                    "GRAPHWRIGHT_CODE_HOST": "127.0.0.1",
+                    "PYTHONWARNINGS": "ignore",
+                },
                 start_new_session=True,
             )
             for command in commands
         ]
         try:
-            opened = Web(f"http://127.0.0.1:{web_port}")
-            _until_it_answers(opened, tmp_path / "dagster.log")
-            yield opened
+            found = Web(f"http://127.0.0.1:{web_port}")
+            _until_it_answers(found, folder / "dagster.log")
+            yield found
         finally:
             for process in processes:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -112,6 +145,12 @@ def _until_it_answers(web: Web, log: Path) -> None:
         except (httpx.HTTPError, AssertionError):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.3)
+
+
+def run_of(web: Web, run_id: RunId) -> dict[str, Any]:
+    """What the UI's list of runs shows of this one."""
+    shown = web.ask(RUNS)["runsOrError"]["results"]
+    return next(run for run in shown if run["runId"] == run_id)
 
 
 def test_the_ui_shows_launches_cancels_and_repeats_runs(bench: Bench, web: Web) -> None:
@@ -134,12 +173,11 @@ def test_the_ui_shows_launches_cancels_and_repeats_runs(bench: Bench, web: Web) 
         )
     )
     queued = bench.start(version)
-    shown = web.ask(RUNS)["runsOrError"]
-    assert [run["status"] for run in shown["results"]] == ["QUEUED"], "a queued run can be shown"
+    assert run_of(web, queued)["status"] == "QUEUED", "a queued run can be shown"
 
     with bench.worker():
         bench.wait_for(queued)
-        run = web.ask(RUNS)["runsOrError"]["results"][0]
+        run = run_of(web, queued)
         assert run["status"] == "SUCCESS"
         assert run["stats"]["stepsSucceeded"] == 3
         assert {step["status"] for step in run["stepStats"]} == {"SUCCESS"}
@@ -151,8 +189,7 @@ def test_the_ui_shows_launches_cancels_and_repeats_runs(bench: Bench, web: Web) 
 
         # A graph published while the UI is open is a job after a reload, with no new process.
         web.ask(RELOAD)
-        (job,) = web.jobs()
-        assert job.startswith("ui_graph__")
+        (job,) = (job for job in web.jobs() if job.startswith("ui_graph__"))
 
         config = {"resources": {"params": {"config": {"least": 3}}}}
         launched = web.ask(LAUNCH, job=job, config=config)["launchRun"]

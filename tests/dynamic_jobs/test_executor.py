@@ -1,7 +1,6 @@
 """The step executor: retries, waits, processes, materializations, each through a real worker."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,13 +14,14 @@ import pytest
 from dagster import AssetKey, DagsterInstance
 
 import node_types
-from dynamic_jobs.control import cancel
+from dynamic_jobs.controlling.cancelling import cancel
 from dynamic_jobs.executing import nodes as nodes_module
 from dynamic_jobs.reading.event_log import read_events
 from dynamic_jobs.reading.runs import RunStore
 from dynamic_jobs.storage import event_storage_of
 from foundation.database import AsyncPool, connect
 from foundation.ids import NodeId, RunId
+from foundation.tenant_pool import TenantPool
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
 from tests.dynamic_jobs.test_parity import run_fast, run_stock
 
@@ -80,12 +80,6 @@ MORE_TYPES = Path(__file__).parent / "node_types"
 def more_node_types(monkeypatch: pytest.MonkeyPatch) -> None:
     """The node types of the tests, as if they were installed. Asked for before ``bench``."""
     monkeypatch.setattr(node_types, "__path__", [*node_types.__path__, str(MORE_TYPES)])
-    # Processes of a pool import the package anew, and find its modules by this.
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(MORE_TYPES), *_path()]))
-
-
-def _path() -> list[str]:
-    return [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
 
 
 def flaky(failures: int, **retry: Any) -> dict[str, Any]:
@@ -197,7 +191,7 @@ def test_a_waiting_node_says_so(bench: Bench) -> None:
         bench.wait_for(run_id, "waiting")
 
     async def read(pool: AsyncPool) -> tuple[str, str]:
-        run = await RunStore(pool).get(TENANT, run_id)
+        run = await RunStore(TenantPool(pool)).get(TENANT, run_id)
         return run.status, run.nodes[next(iter(run.nodes))].status
 
     assert bench.with_pool(read) == ("waiting", "waiting")
@@ -262,7 +256,7 @@ def test_a_later_attempt_that_is_interrupted_keeps_its_number(bench: Bench) -> N
     assert attempts == [1, 1, 2, 2, 2, 2]
 
     async def read(pool: AsyncPool) -> tuple[str, int]:
-        node = (await RunStore(pool).get(TENANT, run_id)).nodes[NodeId("one")]
+        node = (await RunStore(TenantPool(pool)).get(TENANT, run_id)).nodes[NodeId("one")]
         return node.status, node.attempt
 
     assert bench.with_pool(read) == ("succeeded", 2)
@@ -326,6 +320,7 @@ def test_a_process_that_dies_fails_its_node_alone(bench: Bench) -> None:
     with bench.worker():
         row = bench.wait_for(bench.start(failing))
         assert (row["status"], row["error"]["code"]) == ("failed", "process_lost")
+        assert "was ended by SIGKILL" in row["error"]["message"]
         assert bench.wait_for(bench.start(computing))["status"] == "succeeded"
 
 

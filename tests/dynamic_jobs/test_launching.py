@@ -1,4 +1,4 @@
-"""Creating runs: what is stored of them, group commit, and what a process remembers of graphs."""
+"""Creating runs: what is stored of them, and group commit."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
@@ -10,20 +10,27 @@ import orjson
 import psycopg
 import pytest
 from dagster import DagsterRun, DagsterRunStatus, EventLogEntry, RunsFilter
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG
+from dagster._record import copy  # pyright: ignore[reportUnknownVariableType]
 from dagster._serdes import deserialize_value
 from hypothesis import given, strategies
 from psycopg_pool import PoolTimeout
 
 from dynamic_jobs import naming
 from dynamic_jobs.compiling.compiler import Compiler
-from dynamic_jobs.creating.launchable import Launchable
-from dynamic_jobs.creating.launching import RunCreator, Trigger
-from dynamic_jobs.creating.new_run import WAKE_CHANNEL, NewRun, dagster_run, enqueued
+from dynamic_jobs.creating.launchable import Launchable, parent_tags
+from dynamic_jobs.creating.launching import RunCreator
+from dynamic_jobs.creating.new_run import NewRun, Refusal, dagster_run, enqueued
 from dynamic_jobs.creating.run_batches import InDoubt, RunBatches
-from foundation.database import AsyncPool, async_pool, connect
-from foundation.errors import Invalid, NotFound
-from foundation.ids import GraphId, GraphVersionId, RunId, TenantId, new_id
-from graph_defs.fingerprint import fingerprint
+from dynamic_jobs.creating.run_texts import RunTexts
+from dynamic_jobs.creating.trigger import Parent, Trigger
+from foundation.database import AsyncPool, async_pool
+from foundation.ids import GraphId, GraphVersionId, NodeId, RunId, TenantId, new_id
+from foundation.settings import Limits
+from foundation.tenant_pool import TenantPool
+from graph_defs.expressions import Evaluator
+from graph_defs.fingerprint import Canonical
+from graph_defs.publishing import Publication
 from graph_defs.store import GraphStore
 from graph_defs.versions import GraphVersion
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
@@ -47,16 +54,18 @@ async def creator(bench: Bench, pool: AsyncPool) -> AsyncGenerator[RunCreator]:
 
 
 def creator_of(bench: Bench, pool: AsyncPool, compiler: Compiler | None = None) -> RunCreator:
-    return RunCreator(pool, bench.storage, compiler or Compiler(bench.runtime), bench.runtime)
+    return RunCreator(
+        pool, TenantPool(pool), bench.storage, compiler or Compiler(bench.runtime), bench.runtime
+    )
 
 
 async def publish(pool: AsyncPool, schema: dict[str, Any] | None = None, **more: Any) -> str:
     """Publish a graph, and return its id."""
     document = graph({"a": value(1)}, params=schema or {"type": "object"}, **more)
-    store = GraphStore(pool)
+    store = GraphStore(TenantPool(pool))
     await store.ensure_tenant(TENANT)
     published, _ = await store.apply(
-        TENANT, document, fingerprint(document), {"data.transform": 1}, "ann"
+        TENANT, Publication(Canonical.of(document), {"data.transform": 1}, "ann")
     )
     return published.graph_id
 
@@ -65,8 +74,8 @@ def trigger(params: dict[str, Any] | None = None, **more: Any) -> Trigger:
     return Trigger(params or {}, {"type": "rest"}, more.pop("author", "ann"), **more)
 
 
-def start(creator: RunCreator, name: str = "tested", **more: Any) -> Coroutine[Any, Any, RunId]:
-    return creator.start(TENANT, name, trigger(**more))
+async def start(creator: RunCreator, name: str = "tested", **more: Any) -> RunId:
+    return (await creator.start(TENANT, name, trigger(**more))).run_id
 
 
 def stored(bench: Bench) -> list[set[str]]:
@@ -119,28 +128,55 @@ async def until_a_writer_waits(bench: Bench) -> int:
         await asyncio.sleep(0)
 
 
+MARKS = [
+    *("@run@", "@name@__@graph@", "@version@", "@tenant@", "@job@", "@plan@", "@params@"),
+    *('"@params@"', '{"@tags@": ""}', "1234567890.125", 'q"\\', "\0", "\u2028é"),
+]
+"""What the texts of runs have gaps for, and what JSON escapes."""
+
+texts = strategies.text(strategies.characters(exclude_categories=["Cs"]))
 json_values = strategies.recursive(
     strategies.none()
     | strategies.booleans()
     | strategies.integers(-(2**53) + 1, 2**53 - 1)
     | strategies.floats(allow_nan=False, allow_infinity=False)
-    | strategies.text(strategies.characters(exclude_categories=["Cs"]))
-    | strategies.sampled_from(["@run@", '"@params@"', "@trigger@", "1234567890.125", "\0"]),
+    | texts
+    | strategies.sampled_from([*MARKS, {"@tags@": ""}]),
     lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text("ab@"), inner),
     max_leaves=8,
+)
+tag_names = [naming.TENANT_TAG, naming.TRIGGER_TAG, ".dagster/repository", PARENT_RUN_ID_TAG]
+parents = strategies.builds(
+    Parent,
+    run_id=strategies.just(RunId(new_id())),
+    root_run_id=strategies.just(RunId(new_id())),
+    from_failure=strategies.booleans(),
+    steps=strategies.none() | strategies.just((NodeId("one"),)),
+    plan_snapshot_id=strategies.just("partial"),
 )
 
 
 @given(
     params=strategies.dictionaries(strategies.text('ab@\\"'), json_values),
     kind=strategies.sampled_from(["rest", "webhook", "timer"]),
+    tenant=strategies.sampled_from([TENANT, *MARKS]),
+    name=strategies.sampled_from(["some-graph", *MARKS]),
+    tags=strategies.dictionaries(strategies.sampled_from([*tag_names, *MARKS]), texts),
+    parent=strategies.none() | parents,
 )
-def test_the_template_makes_what_dagster_would(params: dict[str, Any], kind: str) -> None:
+def test_the_texts_are_what_dagster_would_write(
+    params: dict[str, Any],
+    kind: str,
+    tenant: str,
+    name: str,
+    tags: dict[str, str],
+    parent: Parent | None,
+) -> None:
     version = GraphVersion(
         graph_version_id=GraphVersionId(new_id()),
         graph_id=GraphId(new_id()),
-        tenant=TENANT,
-        name="some-graph",
+        tenant=TenantId(tenant),
+        name=name,
         version=3,
         fingerprint="0" * 64,
         document={},
@@ -148,10 +184,24 @@ def test_the_template_makes_what_dagster_would(params: dict[str, Any], kind: str
         author="ann",
         created_at=datetime.now(UTC),
     )
-    new = NewRun(RunId(new_id()), params, {"type": kind}, "ann")
-    row = orjson.loads(Launchable.of(version, ("job", "plan"), 4000).row(new, if_published=True))
-    tags = {naming.TRIGGER_TAG: kind}
-    expected = dagster_run(new.run_id, version, params, tags, ("job", "plan"), 4000)
+    new = NewRun(RunId(new_id()), params, {"type": kind}, "ann", parent=parent, tags=tags)
+    code_server = "127.0.0.1", 4000
+    launchable = Launchable.of(version, ("job", "plan"), RunTexts(code_server), Evaluator(Limits()))
+    row = orjson.loads(launchable.row(new, if_published=True))
+    expected = dagster_run(
+        new.run_id,
+        version,
+        params,
+        {naming.TRIGGER_TAG: kind, **tags, **(parent_tags(parent) if parent else {})},
+        ("job", "plan"),
+        code_server,
+    )
+    if parent is not None:
+        ids: dict[str, Any] = {"parent_run_id": parent.run_id, "root_run_id": parent.root_run_id}
+        if parent.steps is not None:
+            ids |= {"execution_plan_snapshot_id": parent.plan_snapshot_id}
+            ids |= {"step_keys_to_execute": list(parent.steps)}
+        expected = copy(expected, **ids)
     assert deserialize_value(row["run_body"], DagsterRun) == expected
     assert row["tags"] == expected.tags_for_storage()
     event = deserialize_value(row["event"], EventLogEntry)
@@ -231,20 +281,22 @@ async def test_a_run_id_that_is_taken_costs_only_itself(
     bench: Bench, pool: AsyncPool, creator: RunCreator
 ) -> None:
     await publish(pool)
-    version = await GraphStore(pool).published(TENANT, "tested")
+    version = await GraphStore(TenantPool(pool)).published(TENANT, "tested")
     taken = await start(creator)
     snapshots = snapshot_ids(read_by_dagster(bench, taken))
-    launchable = Launchable.of(version, snapshots, bench.settings.code_port)
-    batches = RunBatches(pool)
+    launchable = Launchable.of(
+        version, snapshots, RunTexts(bench.settings.code_server), bench.runtime.evaluator
+    )
+    batches = RunBatches(pool, 1.0)
 
-    def create(run_id: RunId) -> Coroutine[Any, Any, bool]:
+    def create(run_id: RunId) -> Coroutine[Any, Any, Refusal | None]:
         row = launchable.row(NewRun(run_id, {}, {"type": "rest"}, "ann"), if_published=False)
-        return batches.create(run_id, row)
+        return batches.create(run_id, row, TENANT)
 
     fresh = RunId(new_id())
     refused, created = await asyncio.gather(create(taken), create(fresh), return_exceptions=True)
     assert isinstance(refused, psycopg.errors.UniqueViolation)
-    assert created is True
+    assert created is None, "it was not refused"
     assert stored(bench) == [{taken, fresh}] * len(TABLES)
 
 
@@ -312,147 +364,13 @@ async def test_a_database_that_is_away(bench: Bench, pool: AsyncPool, creator: R
     await start(creator)
     async with async_pool(bench.settings.database_url, size=1) as full:
         full.timeout = 0.01
-        batches = RunBatches(full)
+        batches = RunBatches(full, 1.0)
         rows = b"{}", b" " * 5_000_000, b"{}"  # three batches
-        async with full.connection():
+        async with full.connection(timeout=30):
             made = await asyncio.gather(
-                *(batches.create(RunId(new_id()), row) for row in rows), return_exceptions=True
+                *(batches.create(RunId(new_id()), row, TENANT) for row in rows),
+                return_exceptions=True,
             )
         assert [type(error) for error in made] == [PoolTimeout] * 3
         assert full.get_stats()["requests_errors"] == 1, "nobody waits for another's time"
     await start(creator)
-
-
-async def test_what_is_published_now_is_what_runs(
-    bench: Bench, pool: AsyncPool, creator: RunCreator
-) -> None:
-    def takes(name: str) -> dict[str, Any]:
-        return {
-            "type": "object",
-            "properties": {name: {"type": "integer"}},
-            "additionalProperties": False,
-        }
-
-    graph_id = await publish(pool, takes("x"))
-
-    async def version_of(run: Coroutine[Any, Any, RunId]) -> int:
-        version_id = str(bench.row(await run)["graph_version_id"])
-        row = bench.connection.execute(
-            "SELECT version FROM graphwright.graph_versions WHERE graph_version_id = %s",
-            (version_id,),
-        ).fetchone()
-        assert row is not None
-        return row["version"]
-
-    for name in ("tested", graph_id):
-        assert await version_of(start(creator, name, params={"x": 1})) == 1
-    await publish(pool, takes("y"))
-    for name in ("tested", graph_id):
-        assert await version_of(start(creator, name)) == 2
-        assert await version_of(start(creator, name, params={"y": 1})) == 2
-    await publish(pool, takes("x"))
-    for name in ("tested", graph_id):
-        assert await version_of(start(creator, name, params={"x": 1})) == 1, "as remembered before"
-        with pytest.raises(Invalid):
-            await start(creator, name, params={"y": 1})
-    with connect(bench.settings.database_url) as connection:
-        connection.execute("UPDATE graphwright.graphs SET name = 'renamed'")
-    with pytest.raises(NotFound):
-        await start(creator, "tested")
-    assert await version_of(start(creator, graph_id)) == 1
-
-
-async def test_another_tenant_has_no_use_of_what_is_remembered(
-    pool: AsyncPool, creator: RunCreator
-) -> None:
-    graph_id = await publish(pool)
-    await start(creator)
-    for name in ("tested", graph_id):
-        with pytest.raises(NotFound):
-            await creator.start(TenantId("other"), name, trigger())
-
-
-async def test_a_version_that_is_not_published_can_be_run(
-    bench: Bench, pool: AsyncPool, creator: RunCreator
-) -> None:
-    await publish(pool)
-    version = await GraphStore(pool).published(TENANT, "tested")
-    await publish(pool, {"type": "object", "title": "another"})
-    run_id = await creator.create(version, {}, {"type": "rest"}, "ann")
-    assert str(bench.row(run_id)["graph_version_id"]) == version.graph_version_id
-
-
-async def test_a_graph_that_has_run_is_not_compiled_to_start_it(
-    bench: Bench, pool: AsyncPool, creator: RunCreator
-) -> None:
-    await publish(pool)
-    before = await start(creator)
-    compiler = Compiler(bench.runtime)
-    after = await start(creator_of(bench, pool, compiler))
-    version = await GraphStore(pool).published(TENANT, "tested")
-    assert compiler.cached(version.graph_version_id) is None
-    first, second = (snapshot_ids(read_by_dagster(bench, run_id)) for run_id in (before, after))
-    assert first == second
-
-
-async def test_first_triggers_at_once(bench: Bench, pool: AsyncPool, creator: RunCreator) -> None:
-    await publish(pool)
-    made = await asyncio.gather(*(start(creator) for _ in range(20)))
-    assert stored(bench) == [set(made)] * len(TABLES)
-
-
-async def test_only_an_idle_worker_is_woken_and_once_a_batch(
-    bench: Bench, pool: AsyncPool, creator: RunCreator
-) -> None:
-    await publish(pool)
-    connection = bench.connection
-    connection.execute(f"LISTEN {WAKE_CHANNEL}")
-
-    async def heard() -> list[str]:
-        """What comes until a message of our own."""
-        connection.execute("SELECT pg_notify(%s, 'end')", (WAKE_CHANNEL,))
-        said: list[str] = []
-        for notice in connection.notifies():
-            if notice.payload == "end":
-                return said
-            said.append(notice.payload)
-        raise AssertionError
-
-    await start(creator)
-    assert await heard() == []
-    connection.execute(
-        "INSERT INTO graphwright.workers (worker, host, pid, idle) VALUES (%s, 'h', 1, true)",
-        (new_id(),),
-    )
-    await asyncio.gather(*(start(creator) for _ in range(5)))
-    assert await heard() == [""]
-
-
-async def test_a_graph_that_was_used_just_now_is_left_alone(
-    bench: Bench, pool: AsyncPool, creator: RunCreator
-) -> None:
-    def used() -> dict[str, Any]:
-        row = bench.connection.execute(
-            "SELECT used_at, xmin::text, xmax::text FROM graphwright.recent_graphs"
-        ).fetchone()
-        assert row is not None
-        return row
-
-    await publish(pool)
-    before = used()
-    await asyncio.gather(start(creator), start(creator))
-    assert used() == before, "not even locked"
-    bench.connection.execute("UPDATE graphwright.recent_graphs SET used_at = '2020-01-01T00:00Z'")
-    await asyncio.gather(start(creator), start(creator))
-    assert used()["used_at"] > before["used_at"]
-
-
-async def test_a_lock_on_one_graph_holds_nobody_up(
-    bench: Bench, pool: AsyncPool, creator: RunCreator
-) -> None:
-    await publish(pool)
-    bench.connection.execute("UPDATE graphwright.recent_graphs SET used_at = '2020-01-01T00:00Z'")
-    with connect(bench.settings.database_url) as other, other.transaction():
-        other.execute("SELECT FROM graphwright.recent_graphs FOR UPDATE")
-        async with asyncio.timeout(30):
-            await start(creator)

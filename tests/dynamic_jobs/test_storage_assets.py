@@ -24,7 +24,7 @@ from dagster._core.definitions.events import (
 from dagster._core.events import AssetFailedToMaterializeData, AssetWipedData
 from dagster._serdes import deserialize_value
 
-from dynamic_jobs.control import run_record
+from dynamic_jobs.controlling.records import run_record
 from dynamic_jobs.storage import EventWriter, Lease, LeaseLost, event_storage_of
 from dynamic_jobs.storage.publisher import Publisher
 from dynamic_jobs.storage.records import Record

@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, LiteralString, cast
@@ -15,7 +15,7 @@ import pytest
 import redis
 from dagster import DagsterEventType, DagsterRun, MetadataValue
 
-from dynamic_jobs.control import run_record
+from dynamic_jobs.controlling.records import run_record
 from dynamic_jobs.executing import step_events
 from dynamic_jobs.executing.run_log import RunLog
 from dynamic_jobs.executing.step_events import StepEvent
@@ -275,4 +275,5 @@ def _kill(server: EmbeddedPostgres) -> None:
     assert server.pid is not None
     process = psutil.Process(server.pid)
     for each in (process, *process.children(recursive=True)):
-        each.kill()
+        with suppress(psutil.NoSuchProcess):  # it ends when the server has
+            each.kill()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 
-from dynamic_jobs.control import run_record
+from dynamic_jobs.controlling.records import run_record
 from dynamic_jobs.storage import EventWriter, Lease, event_storage_of
 from foundation.ids import RunId
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value

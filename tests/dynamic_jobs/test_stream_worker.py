@@ -11,17 +11,20 @@ from dynamic_jobs.reading.stream import StreamHub
 from foundation.database import async_pool
 from foundation.ids import RunId
 from foundation.redis import async_redis
+from foundation.tenant_pool import TenantPool
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
 
 
-async def follow(bench: Bench, run_id: RunId) -> tuple[list[RunEvent], list[RunEvent], Any]:
+async def follow(
+    bench: Bench, run_id: RunId, *, silence_seconds: float = 3_600
+) -> tuple[list[RunEvent], list[RunEvent], Any]:
     """The run's events as they were streamed and as they are stored, and the run."""
     urls = bench.settings
     async with (
         asyncio.timeout(30),
         async_pool(urls.database_url, size=4) as pool,
         async_redis(urls.redis_url) as redis,
-        StreamHub(pool, redis, silence_seconds=3_600) as hub,
+        StreamHub(pool, TenantPool(pool), redis, silence_seconds=silence_seconds) as hub,
     ):
         streamed: list[RunEvent] = []
         async with aclosing(hub.follow(TENANT, run_id, 0)) as batches:
@@ -29,7 +32,7 @@ async def follow(bench: Bench, run_id: RunId) -> tuple[list[RunEvent], list[RunE
                 streamed += batch
         async with pool.connection() as connection:
             page = await read_events(connection, TENANT, run_id, 0, 1_000)
-        return streamed, list(page.events), await RunStore(pool).get(TENANT, run_id)
+        return streamed, list(page.events), await RunStore(TenantPool(pool)).get(TENANT, run_id)
 
 
 def types(events: list[RunEvent], node: str | None) -> list[str]:

@@ -1,27 +1,24 @@
 """The worker pool as processes of its own: who is started, stopped, replaced, and what runs do."""
 
 import os
-import re
 import signal
-import subprocess
-import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
-from typing import IO, Any
+from typing import Any
 
 import psutil
 import pytest
 
 from foundation.ids import RunId
 from tests.dynamic_jobs.conftest import Bench, graph, value
+from tests.dynamic_jobs.pools import Pool, pool
 
 FORKED = ("-m", "graphwright", "worker")
 SPAWNED = (
     "-c",
-    "from foundation.logs import configure_logs\n"
+    "from foundation.telemetry.logs import configure_logs\n"
     "from foundation.settings import Limits, Settings\n"
     "from dynamic_jobs.workers.worker_pool import serve\n"
     "configure_logs()\n"
@@ -70,56 +67,6 @@ def gate() -> Generator[Gate]:
         thread.join()
 
 
-@dataclass
-class Pool:
-    """A parent and its children; what they log can be awaited."""
-
-    process: subprocess.Popen[str]
-    log: IO[str]
-    lines: list[str] = field(default_factory=list[str])
-
-    def until(self, pattern: str, times: int = 1) -> list[str]:
-        """The text that ``pattern`` matched in each of the next lines that it is found in."""
-        found: list[str] = []
-        while len(found) < times:
-            line = self.log.readline()
-            assert line, "the pool has ended:\n" + "".join(self.lines)
-            self.lines.append(line)
-            found += [match[0] for match in re.finditer(pattern, line)]
-        return found
-
-    @property
-    def children(self) -> list[psutil.Process]:
-        return [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if "resource_tracker" not in " ".join(child.cmdline())
-        ]
-
-    def ended(self) -> int:
-        self.lines += self.log.readlines()
-        return self.process.wait()
-
-
-@contextmanager
-def pool(*arguments: str, **environment: str) -> Generator[Pool]:
-    """A pool in a process group of its own; nothing of it is left at the end."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        env={**os.environ, **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    with process:
-        try:
-            yield Pool(process, process.stderr)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
 @contextmanager
 def workers(
     bench: Bench, processes: int = 1, command: tuple[str, ...] = FORKED, **environment: str
@@ -129,6 +76,7 @@ def workers(
         "GRAPHWRIGHT_STATE": str(bench.settings.state),
         "GRAPHWRIGHT_WORKER_PROCESSES": str(processes),
         "GRAPHWRIGHT_HTTP_PRIVATE": "1",
+        "GRAPHWRIGHT_LOG_FORMAT": "text",
         **environment,
     }
     with pool(*command, **given) as started:
@@ -148,7 +96,7 @@ def starts(bench: Bench, run_id: RunId, node: str) -> int:
         (FORKED, signal.SIGINT, False),
         (FORKED, signal.SIGINT, True),
         (SPAWNED, signal.SIGTERM, False),
-        (SPAWNED, signal.SIGINT, True),
+        pytest.param(SPAWNED, signal.SIGINT, True, marks=pytest.mark.soak),
     ],
     ids=[
         "fork-term",
@@ -188,7 +136,9 @@ def test_a_second_signal_hands_runs_back(bench: Bench, gate: Gate) -> None:
     assert bench.row(run_id)["status"] == "queued"
 
 
-@pytest.mark.parametrize("command", [FORKED, SPAWNED], ids=["fork", "spawn"])
+@pytest.mark.parametrize(
+    "command", [FORKED, pytest.param(SPAWNED, marks=pytest.mark.soak)], ids=["fork", "spawn"]
+)
 def test_children_do_not_survive_their_parent(
     bench: Bench, gate: Gate, command: tuple[str, ...]
 ) -> None:
@@ -265,65 +215,6 @@ def test_workers_that_are_replaced_all_the_time_lose_no_run(bench: Bench) -> Non
         assert running.ended() == 0, running.lines
     assert {starts(bench, run, "two") for run in runs} == {1}
     assert sum("this process leaves" in line for line in running.lines) > 2
-
-
-PREFORK = """
-import logging, os, threading
-from dynamic_jobs.workers.prefork import Prefork
-from foundation.ids import new_id
-logging.basicConfig(level=logging.INFO)
-def main(link):
-    {main}
-{before}
-Prefork(main, {size}).run()
-"""
-
-
-def prefork(main: str, size: int = 1, before: str = "") -> tuple[str, str]:
-    return "-c", PREFORK.format(main=main, size=size, before=before)
-
-
-def test_one_that_breaks_at_once_is_started_again_ever_later() -> None:
-    with pool(*prefork("os._exit(7)")) as running:
-        assert running.until(r"ended with code 7; another starts in .*", 3) == [
-            f"ended with code 7; another starts in {delay} s" for delay in ("0.5", "1", "2")
-        ]
-        running.process.terminate()
-        assert running.ended() == 0, running.lines
-
-
-LEAVING = """
-    gone = threading.Event()
-    link.follow(gone.set, gone.set, 60)
-    link.leave()
-    logging.info("leaving")
-    gone.wait()
-"""
-
-
-def test_those_that_leave_are_bounded_too() -> None:
-    with pool(*prefork(LEAVING, size=2)) as running:
-        running.until("leaving", 4)
-        running.children[0].terminate()
-        running.until("has ended")
-        running.until("leaving")
-        running.process.terminate()
-        assert running.ended() == 0
-    assert sum("started" in line for line in running.lines) == 5
-
-
-def test_forked_children_do_not_draw_the_same_ids() -> None:
-    """Which would follow from random numbers whose generator they inherit as it stands."""
-    draw = "logging.info('drew %s', new_id()[-12:]); threading.Event().wait()"
-    with pool(*prefork(draw, size=3, before="new_id()")) as running:
-        assert len(set(running.until("drew .*", 3))) == 3
-
-
-def test_a_parent_with_threads_does_not_fork() -> None:
-    sneaky = "threading.Thread(target=threading.Event().wait, name='sneaky', daemon=True).start()"
-    with pool(*prefork("pass", before=sneaky)) as running:
-        running.until("a process with 2 threads cannot be forked: MainThread, sneaky")
-        assert running.ended() == 1
 
 
 def computing(bench: Bench, running: Pool, seconds: float) -> tuple[RunId, list[psutil.Process]]:

@@ -18,7 +18,7 @@ import redis
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry
 from dagster._core.events import EngineEventData
 
-from dynamic_jobs.control import run_record
+from dynamic_jobs.controlling.records import run_record
 from dynamic_jobs.reading.events import channel_of
 from dynamic_jobs.storage import EventRefused, EventWriter, Lease, LeaseLost
 from dynamic_jobs.storage.publisher import Publisher

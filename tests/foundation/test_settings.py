@@ -36,6 +36,21 @@ def test_environment_wins_over_the_stack_file(state: Path, monkeypatch: pytest.M
     assert (settings.api_port, settings.code_port) == (3, 2)
 
 
+def test_the_token_of_a_stack_is_for_its_api_alone(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = {"api_url": "http://127.0.0.1:1", "token": "t"}
+    (state / STACK_FILE).write_text(json.dumps(stack))
+    assert Settings().token == "t"
+    assert Settings(api_url="http://127.0.0.1:1/").token == "t"
+    assert Settings(api_url="http://127.0.0.1:2").token == ""
+    assert Settings(api_url="http://127.0.0.1:2", token="mine").token == "mine"
+    monkeypatch.setenv("GRAPHWRIGHT_API_URL", "https://elsewhere.example.org")
+    assert Settings().token == ""
+    (state / STACK_FILE).write_text("{}")
+    assert Settings().token == ""
+
+
 def test_argument_wins_over_everything(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHWRIGHT_API_PORT", "3")
     assert Settings(api_port=4).api_port == 4

@@ -8,9 +8,10 @@ import pytest
 import node_types
 from foundation.settings import Limits
 from graph_defs.catalogue import Catalogue
-from graph_defs.document import json_schema
+from graph_defs.document import Concurrency, GraphDocument, Node, Retry, json_schema
 from graph_defs.json_values import JsonObject
 from graph_defs.parsing import parse
+from graph_defs.triggers import Notify, TimerTrigger, WebhookTrigger
 from graph_defs.validation import validate
 
 CATALOGUE = Catalogue.from_packages(node_types)
@@ -113,3 +114,40 @@ def test_the_example_of_the_guide_is_valid() -> None:
     guide = (root / "docs" / "graph-document.md").read_text()
     example = guide.split("```yaml\n")[1].split("```")[0]
     assert validate(parse(example, Limits()), CATALOGUE, Limits()).metadata.name == "quake-digest"
+
+
+def test_the_example_of_failures_and_time_is_valid() -> None:
+    root = Path(__file__).parents[2]
+    guide = (root / "docs" / "graph-document.md").read_text()
+    fields = guide.split("## Failures and time\n\n```yaml\n")[1].split("```")[0]
+    text = f"apiVersion: graphwright/v1\nkind: Graph\nmetadata: {{name: tested}}\n{fields}"
+    graph = validate(parse(text.encode(), Limits()), CATALOGUE, Limits())
+    assert {node.when for node in graph.nodes.values()} == {"succeeded", "failed", "always"}
+
+
+def test_the_guide_describes_every_field() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "graph-document.md").read_text()
+    sections = {part.partition("\n")[0]: part for part in guide.split("\n## ")}
+    for model, section, prefix in (
+        (GraphDocument, "Fields", ""),
+        (Node, "Fields", "nodes.<id>."),
+        (Retry, "Failures and time", ""),
+        (Concurrency, "Concurrency", ""),
+        (WebhookTrigger, "Webhooks", ""),
+        (TimerTrigger, "Timers", ""),
+        (Notify, "Notices", ""),
+    ):
+        for name, field in model.model_fields.items():
+            at = f"{prefix}{field.alias or name}"
+            assert f"`{at}" in sections[section], f"{section}: {at}"
+
+
+@pytest.mark.parametrize("section", ["Webhooks", "Timers", "Notices"])
+def test_the_examples_of_triggers_and_notices_are_valid(section: str) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "graph-document.md").read_text()
+    fields = guide.split(f"## {section}\n\n```yaml\n")[1].split("```")[0]
+    value = document({"type": "work.sleep", "with": {"seconds": 1}})
+    value.update(parse(fields.encode(), Limits()))
+    graph = validate(value, CATALOGUE, Limits())
+    assert graph.triggers or graph.notify
+    assert fits(value)

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
 
 import psycopg
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from foundation.database import AsyncPool, async_pool, connect
 from foundation.errors import Invalid, NotFound
 from foundation.ids import GraphVersionId, TenantId, new_id
-from graph_defs.fingerprint import canonical, fingerprint
+from foundation.tenant_pool import TenantPool, tenant_sessions
+from graph_defs.fingerprint import Canonical, canonical
 from graph_defs.json_values import JsonObject
-from graph_defs.store import GraphStore, load_version
+from graph_defs.publishing import Publication
+from graph_defs.store import GraphStore
+from graph_defs.stored_versions import load_version
 from graph_defs.versions import Graph
 
 pytestmark = pytest.mark.anyio
@@ -28,8 +32,9 @@ async def pool(database_url: str) -> AsyncGenerator[AsyncPool]:
 
 
 @pytest.fixture
-def store(pool: AsyncPool) -> GraphStore:
-    return GraphStore(pool)
+async def store(database_url: str) -> AsyncGenerator[GraphStore]:
+    async with tenant_sessions(database_url) as sessions:
+        yield GraphStore(TenantPool(sessions))
 
 
 def document(name: str = "digest", value: int = 1, **metadata: object) -> JsonObject:
@@ -47,7 +52,7 @@ def document(name: str = "digest", value: int = 1, **metadata: object) -> JsonOb
 async def apply(
     store: GraphStore, given: JsonObject, tenant: TenantId = ACME, author: str = "ann"
 ) -> tuple[Graph, bool]:
-    return await store.apply(tenant, given, fingerprint(given), NODE_TYPES, author)
+    return await store.apply(tenant, Publication(Canonical.of(given), NODE_TYPES, author))
 
 
 async def test_first_version(store: GraphStore) -> None:
@@ -55,10 +60,11 @@ async def test_first_version(store: GraphStore) -> None:
     graph, created = await apply(store, given)
     assert created
     assert (graph.name, graph.version, graph.tenant) == ("digest", 1, "acme")
-    assert graph.fingerprint == fingerprint(given)
+    assert graph.fingerprint == Canonical.of(given).fingerprint
     assert (graph.description, graph.labels) == ("Of quakes", {"team": "geo"})
     version = await store.version(ACME, graph.graph_id)
     assert version.document == given
+    assert json.loads(await store.document(ACME, graph.graph_id, 1)) == given
     assert (version.version, version.author, version.node_types) == (1, "ann", NODE_TYPES)
 
 
@@ -117,8 +123,9 @@ async def test_different_posts_at_once_make_versions_in_a_row(store: GraphStore)
 
 
 async def test_failure_leaves_nothing(store: GraphStore, pool: AsyncPool) -> None:
+    unfit = Canonical(document(), "{}", "no fingerprint")
     with pytest.raises(psycopg.DataError):
-        await store.apply(ACME, document(), "no fingerprint", NODE_TYPES, "ann")
+        await store.apply(ACME, Publication(unfit, NODE_TYPES, "ann"))
     with pytest.raises(NotFound):
         await store.get(ACME, "digest")
 
@@ -135,6 +142,22 @@ async def test_name_that_resembles_an_id(store: GraphStore) -> None:
     assert await store.get(ACME, name) == graph
 
 
+async def test_each_of_many_that_are_read_at_once_gets_its_own(store: GraphStore) -> None:
+    mine = [(await apply(store, document(f"g{number}")))[0] for number in range(12)]
+    theirs = [(await apply(store, document(f"g{number}"), OTHER))[0] for number in range(3)]
+
+    def asked(tenant: TenantId, graphs: list[Graph]) -> list[Coroutine[Any, Any, Graph]]:
+        return [store.get(tenant, key) for graph in graphs for key in (graph.graph_id, graph.name)]
+
+    *found, foreign, unknown = await asyncio.gather(
+        *asked(ACME, mine), *asked(OTHER, theirs), store.get(ACME, theirs[0].graph_id),
+        store.get(ACME, "none"), return_exceptions=True,
+    )  # fmt: skip
+    assert found == [graph for graph in mine + theirs for _ in range(2)]
+    assert isinstance(foreign, NotFound)
+    assert isinstance(unknown, NotFound)
+
+
 async def test_tenants_do_not_see_each_other(store: GraphStore, database_url: str) -> None:
     graph, _ = await apply(store, document())
     version = await store.version(ACME, graph.graph_id)
@@ -144,6 +167,8 @@ async def test_tenants_do_not_see_each_other(store: GraphStore, database_url: st
         await store.get(OTHER, graph.graph_id)
     with pytest.raises(NotFound):
         await store.version(OTHER, graph.graph_id)
+    with pytest.raises(NotFound):
+        await store.document(OTHER, graph.graph_id, 1)
     assert (await store.list(OTHER, 10)).items == []
     with connect(database_url) as connection, pytest.raises(NotFound):
         load_version(connection, OTHER, version.graph_version_id)
@@ -160,6 +185,8 @@ async def test_unknown_version(store: GraphStore) -> None:
     graph, _ = await apply(store, document())
     with pytest.raises(NotFound, match="version 2"):
         await store.version(ACME, graph.graph_id, 2)
+    with pytest.raises(NotFound, match="version 2"):
+        await store.document(ACME, graph.graph_id, 2)
 
 
 async def test_published_version_by_id_and_by_name(store: GraphStore) -> None:
@@ -229,5 +256,7 @@ async def test_ensure_tenant_twice(store: GraphStore, pool: AsyncPool) -> None:
     await store.ensure_tenant(ACME)
     await store.ensure_tenant(ACME)
     async with pool.connection() as connection:
-        rows = await (await connection.execute("SELECT tenant FROM graphwright.tenants")).fetchall()
+        rows = await (
+            await connection.execute("SELECT tenant FROM graphwright.tenants WHERE tenant <> ''")
+        ).fetchall()
     assert rows == [{"tenant": "acme"}]

@@ -276,3 +276,52 @@ def test_nothing_but_faults_comes_of_any_object(document: JsonObject) -> None:
         assert error.faults
         for fault in error.faults:
             assert fault.pointer == "" or fault.pointer.startswith("/")
+
+
+def test_a_concurrency_key_may_name_params_and_the_trigger() -> None:
+    node: JsonObject = {"type": "work.sleep", "with": {"seconds": 1}}
+    for key in ("constant", "${{ params.a }}-${{ trigger.type }}"):
+        assert codes_of(with_nodes({"a": node}, concurrency={"key": key})) == []
+    faults = faults_of(with_nodes({"a": node}, concurrency={"key": "${{ nodes.a.status }}"}))
+    assert [(fault.pointer, fault.code) for fault in faults] == [
+        ("/concurrency/key", "not_known_yet")
+    ]
+    assert "`params` and `trigger`" in faults[0].hint
+    broken = with_nodes({"a": node}, concurrency={"key": "${{ params. }}"})
+    assert codes_of(broken) == [("/concurrency/key", "expression_invalid")]
+
+
+def on_platforms(**fields: Json) -> JsonObject:
+    image: JsonObject = {"image": "python:3"}
+    nodes: JsonObject = {
+        "box": {"type": "docker.run", "with": image},
+        "pod": {"type": "kubernetes.job", "with": image},
+        "nap": {"type": "work.sleep", "with": {"seconds": 1}},
+    }
+    return with_nodes(nodes, **fields)
+
+
+@pytest.mark.parametrize("isolation", ["docker", "kubernetes"])
+def test_steps_that_need_a_worker_are_refused_where_runs_have_none(isolation: str) -> None:
+    faults = faults_of(on_platforms(isolation=isolation))
+    assert [(fault.pointer, fault.code) for fault in faults] == [
+        ("/nodes/box/type", "needs_worker"),
+        ("/nodes/pod/type", "needs_worker"),
+    ]
+    assert all("`isolation: warm` or `process`" in fault.hint for fault in faults)
+    assert f"`isolation: {isolation}`" in faults[0].message
+
+
+@pytest.mark.parametrize("fields", [{}, {"isolation": "warm"}, {"isolation": "process"}])
+def test_steps_that_need_a_worker_are_taken_where_runs_are_on_one(fields: JsonObject) -> None:
+    assert codes_of(on_platforms(**fields)) == []
+
+
+def test_other_steps_need_no_worker() -> None:
+    functions: JsonObject = {
+        "type": "aws.lambda",
+        "with": {"region": "eu-central-1", "function": "f"},
+    }
+    document = with_nodes({"call": functions}, isolation="kubernetes")
+    assert codes_of(document) == []
+    assert codes_of(on_platforms(isolation="elsewhere")) == [("/isolation", "bad_value")]

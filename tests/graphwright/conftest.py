@@ -14,9 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import forking
+
 _UP_SECONDS = 240
 # Any free port: other stacks may run on this machine.
-_ANY_PORTS = {f"GRAPHWRIGHT_{name}_PORT": "0" for name in ("API", "CODE", "DAGSTER")}
+_ANY_PORTS = {f"GRAPHWRIGHT_{name}_PORT": "0" for name in ("API", "HOOKS", "CODE", "DAGSTER")}
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,18 @@ class Stack:
     def __call__(
         self, *arguments: str, timeout: float = 60, **environment: str
     ) -> subprocess.CompletedProcess[str]:
+        return forking.run(arguments, {**self.environment, **environment}, timeout=timeout)
+
+    def up(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """As a user starts it, and all of its processes."""
         return subprocess.run(
-            [sys.executable, "-m", "graphwright", *arguments],
+            [sys.executable, "-m", "graphwright", "up", "--detach"],
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=_UP_SECONDS,
             check=False,
         )
-
-    def up(self, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self("up", "--detach", timeout=_UP_SECONDS, **environment)
 
     def status(self) -> dict[str, Any]:
         return json.loads(self("status", "--json").stdout)

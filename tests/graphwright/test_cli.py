@@ -88,6 +88,23 @@ def test_a_run_is_cancelled_and_watching_it_fails(stack: Stack, documents: dict[
     assert json.loads(watched.stdout.splitlines()[-1])["status"] == "cancelled"
 
 
+def test_runs_and_graphs_are_paused_and_repeated(stack: Stack, documents: dict[str, str]) -> None:
+    stack("graph", "apply", documents["double"])
+    assert json.loads(stack("graph", "pause", "double").stdout)["paused"] is True
+    run_id = json.loads(stack("run", "start", "double", "--params", '{"n": 4}').stdout)["run_id"]
+    assert json.loads(stack("run", "pause", run_id).stdout)["status"] == "paused"
+    assert json.loads(stack("graph", "resume", "double").stdout)["paused"] is False
+    assert stack("run", "resume", run_id).returncode == 0
+    assert stack("run", "watch", run_id).returncode == 0
+    again = stack("run", "rerun", run_id, "--from", "twice", "--param", "n=5", "--watch")
+    assert again.returncode == 0, again.stderr
+    run = json.loads(again.stdout.splitlines()[-1])
+    assert (run["parent_run_id"], run["outputs"]) == (run_id, {"n": 10})
+    assert stack("run", "rerun", run_id, "--from", "twyce").returncode == 2
+    assert stack("run", "rerun", run_id, "--from", "failed").returncode == 1
+    assert stack("run", "list", "--status", "failed", "--error", "no_such").stdout == ""
+
+
 def test_a_fault_has_its_pointer_and_exits_with_2(stack: Stack, documents: dict[str, str]) -> None:
     for how in ("apply", "validate"):
         said = stack("graph", how, documents["broken"], documents["double"])
@@ -124,13 +141,13 @@ def test_watching_outlives_broken_connections(stack: Stack, documents: dict[str,
     stack("graph", "apply", documents["slow"])
     found = stack.status()
     with (
-        cutting_proxy(found["api"], after=700) as url,
+        cutting_proxy(found["api"], after=1_400) as url,
         Client(url, found["token"]) as client,
         Client(found["api"], found["token"]) as direct,
     ):
-        run_id = direct.start("slow", {"seconds": 0.5})["run_id"]
-        seen = [event["id"] for event in client.watch(run_id)]
-        assert seen == [event["id"] for event in direct.watch(run_id)]
+        run_id = direct.runs.start("slow", {"seconds": 0.5})["run_id"]
+        seen = [event["id"] for event in client.runs.events(run_id)]
+        assert seen == [event["id"] for event in direct.runs.events(run_id)]
 
 
 def test_without_a_stack_everything_exits_with_3() -> None:
@@ -149,7 +166,7 @@ def test_the_command_line_starts_without_dagster(command: str) -> None:
     program = (
         "import sys; from graphwright.cli import app\n"
         f"try: app({command.split()!r})\n"
-        "finally: assert not {'dagster', 'fastapi', 'psycopg'} & set(sys.modules)"
+        "finally: assert not {'dagster', 'fastapi', 'httpx', 'psycopg'} & set(sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
@@ -199,3 +216,18 @@ def test_wrong_usage_exits_with_2_and_no_trace(stack: Stack, arguments: tuple[st
     assert said.returncode == 2
     assert "Traceback" not in said.stderr
     assert said.stdout == ""
+
+
+def test_a_tenants_share_and_quotas(stack: Stack) -> None:
+    stack("token", "--tenant", "weighty")
+    said = stack("tenant", "set", "weighty", "--weight", "3", "--max-queued", "10")
+    assert json.loads(said.stdout)["weight"] == 3
+    stack("tenant", "set", "weighty", "--max-queued", "none")
+    shown = json.loads(stack("tenant", "show", "weighty").stdout)
+    assert (shown["weight"], shown["max_queued"]) == (3, None)
+    listed = [json.loads(line) for line in stack("tenant", "list").stdout.splitlines()]
+    assert shown in listed
+    wrong = stack("tenant", "set", "weighty", "--weight", "0", "--max-graphs", "many")
+    assert wrong.returncode == 2
+    assert "--weight: bad_bound" in wrong.stderr and "--max-graphs: bad_bound" in wrong.stderr
+    assert stack("tenant", "show", "nobody").returncode == 1

@@ -38,6 +38,14 @@ def test_a_claimed_port_is_there_to_listen_on() -> None:
     claims.close()
 
 
+def test_nobody_who_asks_for_any_port_is_given_a_claimed_one() -> None:
+    claims = PortClaims()
+    port = claims.claim(HOST, 0)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((HOST, port))  # the kernel, when it chooses, passes over what this may not take
+    claims.close()
+
+
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(NoPortFree, match=r"cannot listen on 192\.0\.2\.1"):
         PortClaims().claim("192.0.2.1", 0)

@@ -1,27 +1,35 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphwright.sse import ServerEvent, parse
+from graphwright.client.sse import Comment, Parser, Position, ServerEvent
 
 
-def test_comments_retries_and_unknown_fields_are_passed_over() -> None:
+def parsed(chunks: Iterable[bytes]) -> list[ServerEvent | Position | Comment]:
+    parser = Parser()
+    return [message for chunk in chunks for message in parser.feed(chunk)]
+
+
+def test_retries_and_unknown_fields_are_passed_over() -> None:
     stream = b": ping\r\nretry: 10\r\nid: 7\r\nevent: node.log\r\ndata: one\r\ndata: two\r\n\r\n"
-    assert list(parse([stream])) == [ServerEvent("node.log", "7", "one\ntwo")]
+    assert parsed([stream]) == [Comment("ping"), ServerEvent("node.log", "7", "one\ntwo")]
+
+
+def test_an_id_without_data_is_a_position() -> None:
+    stream = b"id: 7\r\nretry: 10\r\n\r\n: heartbeat\r\nid: 8\r\n\r\nid:\r\n\r\n"
+    assert parsed([stream]) == [Position("7"), Comment("heartbeat"), Position("8")]
 
 
 def test_an_unfinished_event_is_not_dispatched() -> None:
-    assert list(parse([b"data: whole\n\ndata: cut"])) == [ServerEvent("message", "", "whole")]
+    assert parsed([b"data: whole\n\ndata: cut"]) == [ServerEvent("message", "", "whole")]
 
 
 def test_an_event_is_given_as_soon_as_its_blank_line_is_there() -> None:
-    def chunks() -> Iterator[bytes]:
-        yield b"data: first\n\n"
-        raise AssertionError("asked for more than the first event needs")
-
-    assert next(parse(chunks())).data == "first"
+    parser = Parser()
+    assert list(parser.feed(b"data: first\r\n\r")) == [ServerEvent("message", "", "first")]
+    assert list(parser.feed(b"\ndata: second\r\n\r\n")) == [ServerEvent("message", "", "second")]
 
 
 @given(
@@ -40,5 +48,5 @@ def test_what_was_sent_arrives_however_it_is_cut(
         lines += [f"id: {number}", f"data: {json.dumps(text, ensure_ascii=False)}", ""]
     stream = end.join([*lines, ""]).encode()
     cut = [stream[at : at + size] for at in range(0, len(stream), size)]
-    got = [(int(event.id), json.loads(event.data)) for event in parse(cut)]
-    assert got == sent
+    events = [each for each in parsed(cut) if isinstance(each, ServerEvent)]
+    assert [(int(event.id), json.loads(event.data)) for event in events] == sent

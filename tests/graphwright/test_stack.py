@@ -17,7 +17,8 @@ from tests.graphwright.conftest import Stack, discard, new_stack
 
 ROOT = Path(__file__).parent.parent.parent
 ROLES = {
-    "supervisor", "guard", "postgres", "valkey", "api", "worker", "code", "dagster", "daemon",
+    "supervisor", "guard", "postgres", "valkey", "api", "hooks", "worker", "dispatcher", "code",
+    "dagster", "daemon",
 }  # fmt: skip
 
 # One stack for all of these, wherever pytest-xdist puts them.
@@ -36,9 +37,9 @@ def test_up_runs_every_example(started: tuple[Stack, subprocess.CompletedProcess
 
 def test_status_says_where_everything_is(stack: Stack) -> None:
     found = stack.status()
-    assert set(found) == {"state", "api", "hooks", "dagster", "token", "pids"}
+    assert set(found) == {"state", "api", "hooks", "dagster", "metrics", "token", "pids"}
     assert found["state"] == str(stack.state)
-    assert found["hooks"] is None
+    assert httpx.get(f"{found['hooks']}/readyz", trust_env=False).is_success
     assert set(found["pids"]) == ROLES
     assert all(psutil.pid_exists(pid) for pids in found["pids"].values() for pid in pids)
     # PostgreSQL's own processes are its children.

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from foundation.settings import Limits, Settings
 from live_api.app import create_app
-from live_api.auth import SCOPES, issue_token, signing_key
+from live_api.identity import SCOPES, issue_token, signing_key
 from live_api.server import Server
 
 TokenFor = Callable[..., str]
@@ -37,6 +37,12 @@ def serving_app(app: FastAPI) -> Generator[str]:
 def serving(settings: Settings, limits: Limits) -> AbstractContextManager[str]:
     """The URL of an API until the block ends; then it stops in order."""
     return serving_app(create_app(settings, limits))
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Settings with room for what tests do without a token from one address."""
+    return settings.model_copy(update={"requests_per_minute_address": 1_000_000})
 
 
 @pytest.fixture

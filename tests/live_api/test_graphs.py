@@ -40,7 +40,7 @@ def test_publish_and_read(client: httpx.Client) -> None:
     graph = created.json()
     assert set(graph) == {
         "graph_id", "name", "version", "fingerprint", "description", "labels", "created_at",
-        "updated_at",
+        "updated_at", "paused",
     }  # fmt: skip
     assert (graph["name"], graph["version"], graph["labels"]) == ("digest", 1, {"team": "geo"})
     assert created.headers["location"] == f"/api/v1/graphs/{graph['graph_id']}"
@@ -124,6 +124,51 @@ def test_what_is_no_document(client: httpx.Client, text: str, media_type: str) -
 
 def test_bytes_that_are_no_text(client: httpx.Client) -> None:
     assert post_text(client, b"\xff\xfe\x00", "application/json").status_code == 422
+
+
+def test_validate_stores_nothing(client: httpx.Client) -> None:
+    given = document(value=1)
+    given["nodes"]["b"] = {"type": "work.sleep", "with": {"seconds": 1}, "needs": ["a"]}
+    found = client.post("/api/v1/graphs/validate", json=given)
+    assert found.status_code == 200
+    published = client.post("/api/v1/graphs", json=given).json()
+    assert found.json() == {
+        "valid": True,
+        "name": "digest",
+        "fingerprint": published["fingerprint"],
+        "nodes": ["a", "b"],
+        "node_types": {"data.transform": 1, "work.sleep": 1},
+    }
+    other = document("other")
+    text = yaml.safe_dump(other)
+    headers = {"Content-Type": "application/yaml"}
+    answer = client.post("/api/v1/graphs/validate", content=text, headers=headers)
+    assert answer.json()["name"] == "other"
+    assert [each["name"] for each in client.get("/api/v1/graphs").json()["items"]] == ["digest"]
+
+
+def test_validate_says_what_publishing_would(client: httpx.Client) -> None:
+    for source in sorted(MALFORMED.glob("*.yaml")):
+        headers = {"Content-Type": "application/yaml"}
+        text = source.read_bytes()
+        found = client.post("/api/v1/graphs/validate", content=text, headers=headers)
+        refused = client.post("/api/v1/graphs", content=text, headers=headers)
+        assert found.status_code == refused.status_code == 422
+        assert found.json()["errors"] == refused.json()["errors"], source.name
+    other = client.post("/api/v1/graphs/validate", content="{}", headers={"Content-Type": "x/y"})
+    assert other.status_code == 415
+
+
+def test_who_operates_may_pause_and_not_publish(client_for: ClientFor) -> None:
+    publish(client_for())
+    operator = client_for(scopes=("graphs:read", "runs:write"))
+    assert operator.post("/api/v1/graphs/digest/pause").json()["paused"] is True
+    assert operator.post("/api/v1/graphs/digest/resume").json()["paused"] is False
+    author = client_for(scopes=("graphs:read", "graphs:write"))
+    for what in ("pause", "resume"):
+        assert author.post(f"/api/v1/graphs/digest/{what}").status_code == 403
+    assert publish(operator).status_code == 403
+    assert operator.delete("/api/v1/graphs/digest").status_code == 403
 
 
 def test_identical_posts_at_once(client: httpx.Client) -> None:

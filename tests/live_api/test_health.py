@@ -7,8 +7,12 @@ import httpx
 import psycopg
 import pytest
 
+from foundation.errors import Unavailable
+from foundation.schema import dagster_schema
 from foundation.settings import Limits, Settings
+from foundation.tenant_pool import TenantPool, tenant_sessions
 from graphwright.embedded import EmbeddedPostgres, EmbeddedValkey
+from live_api.readiness import check_sessions
 from tests import services
 from tests.live_api.conftest import serving
 
@@ -52,6 +56,15 @@ def test_database_that_goes_and_comes_back(tmp_path: Path, redis_url: str, limit
         postgres.stop()
 
 
+@pytest.mark.anyio
+async def test_not_ready_without_a_session_to_use(database_url: str) -> None:
+    async with tenant_sessions(database_url, size=1) as sessions:
+        await check_sessions(TenantPool(sessions))
+        async with sessions.connection():
+            with pytest.raises(Unavailable, match="no session"):
+                await check_sessions(TenantPool(sessions))
+
+
 @pytest.fixture
 def empty_database_url(postgres_url: str) -> Generator[str]:
     with services.cloned_database(postgres_url, "template0") as url:
@@ -69,6 +82,27 @@ def test_not_ready_before_migrations(
         assert "migrate" in answer.json()["hint"]
         services.create_tables(empty_database_url)
         assert client.get("/readyz").status_code == 200
+
+
+def test_not_ready_at_tables_of_an_older_dagster(
+    anonymous: httpx.Client, database_url: str
+) -> None:
+    known = dagster_schema()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+
+        def set_to(revision: str) -> None:
+            connection.execute("UPDATE public.alembic_version SET version_num = %s", [revision])
+
+        older = min(known.older)
+        set_to(older)
+        answer = anonymous.get("/readyz")
+        assert answer.status_code == 503
+        assert f"Dagster's migrations from {older} to {known.head}" in answer.json()["detail"]
+        assert "migrate" in answer.json()["hint"]
+        set_to("abcdef012345")  # of a later release
+        assert anonymous.get("/readyz").status_code == 200
+        connection.execute("DROP TABLE public.alembic_version")
+        assert "lacks Dagster's tables" in anonymous.get("/readyz").json()["detail"]
 
 
 def test_newer_database_is_ready(anonymous: httpx.Client, database_url: str) -> None:

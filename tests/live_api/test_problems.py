@@ -101,9 +101,14 @@ def test_openapi_describes_problems_and_documents(anonymous: httpx.Client) -> No
     assert publish["security"] == [{"token": []}]
     assert set(publish["requestBody"]["content"]) >= {"application/json", "application/yaml"}
     assert {"200", "201", "401", "403", "413", "415", "422"} <= set(publish["responses"])
+    for path in ("/api/v1/graphs/{graph}/runs", "/api/v1/runs/{run_id}/rerun"):
+        headers = document["paths"][path]["post"]["responses"]["202"]["headers"]
+        assert set(headers) == {"Location", "Idempotency-Replayed"}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             assert operation.get("summary"), f"{method} {path}"
+            for parameter in operation.get("parameters", ()):
+                assert parameter.get("description"), f"{parameter['name']} of {method} {path}"
             for status, answer in operation["responses"].items():
                 if status >= "400":
                     assert list(answer["content"]) == ["application/problem+json"], path

@@ -83,6 +83,7 @@ def test_start_and_read(client: httpx.Client) -> None:
         "priority": 7,
         "not_before": None,
         "live": True,
+        "trace_id": accepted["run_id"].replace("-", ""),
         "outputs": None,
         "error": None,
         "nodes": {
@@ -163,8 +164,8 @@ def test_a_run_that_may_or_may_not_be_there(client: httpx.Client, settings: Sett
             assert not asked.done()
         other.execute("SELECT pg_terminate_backend(%s)", [rows[0]["pid"]])
         answer = asked.result()
-    assert answer.status_code == 500, "503 would ask a client to trigger again"
-    assert "Retry-After" not in answer.headers
+    assert answer.status_code == 503, "clients try again, with the key of their request"
+    assert answer.headers["Retry-After"]
     problem = answer.json()
     assert problem["code"] == "in_doubt"
     assert problem["run_id"] in problem["hint"]
@@ -197,7 +198,7 @@ def test_lists(client: httpx.Client) -> None:
 
 
 def test_bad_filters(client: httpx.Client) -> None:
-    assert pointers(client.get("/api/v1/runs?status=done")) == ["/status"]
+    assert pointers(client.get("/api/v1/runs?status=done")) == ["/status/0"]
     assert pointers(client.get("/api/v1/runs?limit=0")) == ["/limit"]
     assert pointers(client.get("/api/v1/runs?cursor=x")) == ["/cursor"]
     assert client.get("/api/v1/runs?graph=unknown").status_code == 404
@@ -252,6 +253,9 @@ ROUTES = [
     ("GET", "/api/v1/runs/{run_id}"),
     ("GET", "/api/v1/runs/{run_id}/events"),
     ("POST", "/api/v1/runs/{run_id}/cancel"),
+    ("POST", "/api/v1/runs/{run_id}/pause"),
+    ("POST", "/api/v1/runs/{run_id}/resume"),
+    ("POST", "/api/v1/runs/{run_id}/rerun"),
     ("GET", "/api/v1/runs/{run_id}/nodes/a/output"),
 ]
 

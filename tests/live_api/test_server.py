@@ -2,17 +2,21 @@
 
 import os
 import socket
-import subprocess
-import sys
-from collections.abc import Generator, Iterator
+import threading
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from queue import SimpleQueue
+from subprocess import PIPE
+from typing import IO
 
 import httpx
 import psutil
 import pytest
 
 from foundation.settings import Limits, Settings
-from live_api.server import NotConfigured, run
+from live_api.server import run
+from live_api.serving import NotConfigured
+from tests.forking import Forked
 from tests.live_api.conftest import TokenFor
 from tests.live_api.test_graphs import document
 
@@ -30,26 +34,50 @@ def port() -> int:
         return probe.getsockname()[1]
 
 
+class ApiProcess(Forked):
+    """What it says is read as it comes: a full pipe would hold it up."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__(["-c", PROGRAM], environment, stderr=PIPE)
+        assert self.stderr is not None
+        pipe, self.stderr = self.stderr, None  # the thread's, which closes it
+        self._lines = SimpleQueue[str | None]()
+        threading.Thread(target=self._read, args=(pipe,), name="stderr", daemon=True).start()
+
+    def says(self, words: str) -> bool:
+        """Wait until it says these words or has ended."""
+        return any(words in line for line in iter(self._lines.get, None))
+
+    def rest(self) -> str:
+        """Wait until it has ended; what it said since ``says``."""
+        self.wait(timeout=60)
+        return "".join(iter(self._lines.get, None))
+
+    def _read(self, pipe: IO[str]) -> None:
+        with pipe:
+            for line in pipe:
+                self._lines.put(line)
+        self._lines.put(None)
+
+
 @contextmanager
-def api_process(settings: Settings, port: int) -> Generator[subprocess.Popen[str]]:
+def api_process(settings: Settings, port: int) -> Generator[ApiProcess]:
     environment = os.environ | {
         "GRAPHWRIGHT_STATE": str(settings.state),
         "GRAPHWRIGHT_DATABASE_URL": settings.database_url,
         "GRAPHWRIGHT_REDIS_URL": settings.redis_url,
         "GRAPHWRIGHT_API_PORT": str(port),
     }
-    arguments = [sys.executable, "-c", PROGRAM]
-    with subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with ApiProcess(environment) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def started(process: subprocess.Popen[str]) -> bool:
+def started(process: ApiProcess) -> bool:
     """Wait until it serves or has ended."""
-    assert process.stderr is not None
-    return any("The API listens on" in line for line in process.stderr)
+    return process.says("The API listens on")
 
 
 def test_sigterm_lets_a_request_finish(settings: Settings, port: int, token_for: TokenFor) -> None:
@@ -63,13 +91,12 @@ def test_sigterm_lets_a_request_finish(settings: Settings, port: int, token_for:
             yield text[:10]
             assert httpx.get(f"{url}/healthz").status_code == 200  # so the first part has arrived
             process.terminate()
-            assert process.stderr is not None
-            assert any("Shutting down" in line for line in process.stderr)
+            assert process.says("Shutting down")
             yield text[10:]
 
         answer = httpx.post(f"{url}/api/v1/graphs", content=slowly(), headers=headers, timeout=30)
         assert answer.status_code == 201
-        process.communicate(timeout=30)
+        process.wait(timeout=30)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz")
 
@@ -79,7 +106,7 @@ def test_busy_port(settings: Settings) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with api_process(settings, taken.getsockname()[1]) as process:
-            _, said = process.communicate(timeout=60)
+            said = process.rest()
     assert process.returncode == 1
     assert "CannotListen" in said
     assert "Application startup" not in said
@@ -95,7 +122,7 @@ def test_listens_on_loopback_alone(settings: Settings, port: int) -> None:
         }
         assert listening == {"127.0.0.1"}
         process.terminate()
-        process.communicate(timeout=30)
+        process.wait(timeout=30)
 
 
 @pytest.mark.parametrize("missing", ["database_url", "redis_url"])

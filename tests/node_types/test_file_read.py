@@ -1,12 +1,14 @@
 import os
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from hypothesis import given as given_values
 from hypothesis import strategies as st
 
-from node_types.base import NodeError, NodePolicy
+from node_types.base import NodeCancelled, NodeError, NodePolicy
 from node_types.file_read import FileRead, Read
 from node_types.support.formats import FormatError, read_csv
 from tests.node_types.conftest import ContextFor
@@ -173,3 +175,23 @@ def test_any_text_is_a_table_or_a_fault(text: str) -> None:
         assert str(error)
     else:
         assert all(isinstance(row, dict) for row in rows)
+
+
+def test_reading_ends_when_it_is_cancelled(root: Path, context_for: ContextFor) -> None:
+    (root / "a.txt").write_text("x")
+    cancelled = Event()
+    cancelled.set()
+    context = replace(context_for(NodePolicy(file_roots=(root,))), cancelled=cancelled)
+    with pytest.raises(NodeCancelled):
+        run(FileRead(), Read(path="a.txt"), context)
+
+
+@pytest.mark.parametrize("size", [0, 2**20, 2**20 + 1, 3 * 2**20])
+def test_a_file_of_many_blocks_is_read_whole(
+    root: Path, context_for: ContextFor, size: int
+) -> None:
+    text = "".join(str(number % 10) for number in range(size))
+    (root / "a.txt").write_text(text)
+    policy = NodePolicy(file_roots=(root,), max_input_bytes=size)
+    output = run(FileRead(), Read(path="a.txt"), context_for(policy))
+    assert output.model_dump() == {"text": text}

@@ -39,6 +39,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(int(path.removeprefix("/status/")), b"no", "text/plain")
         elif path.startswith("/redirect/"):
             self.answer(302, b"", "text/plain", Location=self.owner.targets[path[10:]])
+        elif path.startswith("/passed-on/"):
+            self.answer(307, b"", "text/plain", Location=self.owner.targets[path[11:]])
         elif path == "/loop":
             self.answer(302, b"", "text/plain", Location="/loop")
         elif path == "/large":
@@ -300,6 +302,19 @@ def test_headers_go_to_no_other_origin(
     assert server.seen[-1][2]["X-Api-Key"] == "secret"
     call(context_for, url=f"{server.url}/redirect/other", headers=headers)
     assert "secret" not in str(other.seen[-1])
+
+
+def test_a_body_goes_to_no_other_origin(
+    server: Server, other: Server, context_for: ContextFor
+) -> None:
+    server.targets["other"] = f"{other.url}/echo"
+    server.targets["same"] = "/echo"
+    given: dict[str, Any] = {"method": "POST", "json": {"key": "secret"}}
+    call(context_for, url=f"{server.url}/passed-on/same", **given)
+    assert "secret" in server.seen[-1][3]
+    error = refused(context_for, url=f"{server.url}/passed-on/other", **given)
+    assert error.code == "request_failed"
+    assert other.seen == []
 
 
 @pytest.mark.parametrize(

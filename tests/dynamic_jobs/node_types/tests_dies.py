@@ -1,20 +1,11 @@
 """``tests.dies``: ends the process that computes it."""
 
-import os
-import signal
+from typing import Any
 
-from node_types.base import Fields, ProcessNodeType
-
-
-class Dies(Fields):
-    pass
+from tests.dynamic_jobs.ending_types import Died, Dies, Dying
 
 
-class Died(Fields):
-    pass
-
-
-class TestsDies(ProcessNodeType[Dies, Died]):
+class TestsDies(Dying):
     """Ends its process, as the kernel does when memory runs out."""
 
     name = "tests.dies"
@@ -23,6 +14,5 @@ class TestsDies(ProcessNodeType[Dies, Died]):
     With = Dies
     Output = Died
 
-    def compute(self, given: Dies) -> Died:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return Died()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Dying, ()  # processes of a pool know the module of that one only

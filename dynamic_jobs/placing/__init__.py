@@ -1,0 +1,1 @@
+"""Runs that are executed elsewhere: in a process, a container or a pod of their own."""

@@ -1,0 +1,1 @@
+"""Steps whose work is done elsewhere, through Dagster Pipes: a file for each platform."""

@@ -1,0 +1,84 @@
+"""A run, and how clients follow it over SSE and WebSocket."""
+
+import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from dynamic_jobs.reading.events import channel_of
+from foundation.redis import sync_redis
+from foundation.settings import Settings
+from tests.dynamic_jobs.run_rows import RunRows
+
+SSE = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+def rows(settings: Settings) -> RunRows:
+    """A run of tenant ``acme`` that is still queued."""
+    return RunRows(settings.database_url, settings.redis_url)
+
+
+def url_of(rows: RunRows) -> str:
+    return f"/api/v1/runs/{rows.run_id}/events"
+
+
+def blocks(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+    """The blocks of an event stream: values by the names of their fields, "" of a comment."""
+    block: dict[str, str] = {}
+    for text in lines:
+        if not text:
+            yield block
+            block = {}
+        else:
+            name, _, value = text.partition(": ")
+            block[name.strip(":")] = value
+
+
+def events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    for block in blocks(lines):
+        if "data" in block:
+            event = json.loads(block["data"])
+            assert (block["id"], block["event"]) == (event["id"], event["type"])
+            yield event
+
+
+@contextmanager
+def stream(
+    client: httpx.Client, rows: RunRows, **headers: str
+) -> Generator[tuple[httpx.Response, Iterator[dict[str, Any]]]]:
+    with client.stream("GET", url_of(rows), headers=SSE | headers) as response:
+        yield response, events(response.iter_lines())
+
+
+def wait_until_watched(rows: RunRows) -> None:
+    channel = channel_of(rows.run_id)
+    with sync_redis(rows.redis_url) as redis:
+        while not dict(redis.pubsub_numsub(channel))[channel]:
+            pass
+
+
+@contextmanager
+def websocket(
+    api_url: str, rows: RunRows, token: str = "", query: str = "", **options: Any
+) -> Generator[ClientConnection]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    address = f"ws{api_url.removeprefix('http')}/api/v1/runs/{rows.run_id}/ws{query}"
+    with connect(address, additional_headers=headers, **options) as connection:  # pyright: ignore[reportUnknownVariableType]
+        yield cast("ClientConnection", connection)
+
+
+def received(connection: ClientConnection) -> tuple[list[Any], int]:
+    """All messages until the server closes, and its code."""
+    got: list[Any] = []
+    while True:
+        try:
+            got.append(json.loads(connection.recv(timeout=20)))
+        except ConnectionClosed as closed:
+            assert closed.rcvd is not None
+            return got, closed.rcvd.code
