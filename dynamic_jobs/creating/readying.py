@@ -121,7 +121,7 @@ class Readying:
     def _make_many(
         self, versions: Sequence[GraphVersion | StoredVersion], *, quickly: bool
     ) -> list[Launchable | GraphwrightError]:
-        until = time.monotonic() + (_QUICK_SECONDS if quickly else math.inf)
+        until = math.inf
         known = self._storage.runs.get_cursor_values(
             {_KEY + version.graph_version_id for version in versions}
         )
@@ -136,6 +136,9 @@ class Readying:
             if is_new and time.monotonic() > until:
                 made.append(NotYet("other graphs are being compiled"))
                 continue
+            if is_new and quickly:
+                # From the first on, which is compiled however slow the server is.
+                until = min(until, time.monotonic() + _QUICK_SECONDS)
             try:
                 snapshot_ids = self._snapshot_ids(version, known)
             except NodeTypeUnavailable as error:

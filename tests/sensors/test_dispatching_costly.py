@@ -64,6 +64,17 @@ async def test_a_large_graph_that_has_not_run_holds_nobody_up(site: Site) -> Non
     assert (await site.delivery(second))["verdict"] == "started", "by then it is compiled"
 
 
+async def test_of_graphs_that_are_new_one_is_started_however_slow_all_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamic_jobs.creating.readying._QUICK_SECONDS", -1.0)
+    for name in ("one", "two", "three"):
+        await site.deliver(await site.publish(name=name))
+    await site.dispatcher().dispatch()
+    rows = await site.rows("SELECT verdict FROM graphwright.deliveries ORDER BY verdict")
+    assert [row["verdict"] for row in rows] == ["pending", "pending", "started"]
+
+
 async def test_many_expressions_together_have_an_end(site: Site) -> None:
     slow = "${{ trigger.body.all(x, trigger.body.exists(y, y == x + 1) || x < 0) }}"
     hook = await site.publish({"params": {f"p{n}": slow for n in range(3)}})
