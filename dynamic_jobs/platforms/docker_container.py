@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from docker.errors import DockerException
 from docker.models.containers import Container
+from requests import Response
 from requests.exceptions import ConnectionError as ConnectionBroken
 from requests.exceptions import ReadTimeout, RequestException
 
@@ -44,6 +45,8 @@ class StepContainer:
         self._step = step
         self._reports = reports
         self._open: dict[str, Any] = {}
+        self._answers: list[Response] = []
+        self._threads: ThreadPoolExecutor | None = None
         self._over = threading.Event()
         self.started = False
         self.code: int | None = None
@@ -55,6 +58,8 @@ class StepContainer:
         self.started = True
         # Making and starting one may copy an image; what is asked from now on is quick.
         self._client.api.timeout = ANSWER_SECONDS
+        # Of what comes piece by piece: docker-py drops it, open, where its next request fails.
+        self._client.api.hooks["response"].append(self._keep)
 
     def wait(self) -> dict[str, Any]:
         return {"StatusCode": self.code}
@@ -70,6 +75,7 @@ class StepContainer:
         grace = max(1, int(self._step.limits.grace_seconds) - 1)
         # Streams apart, since a long line comes in pieces and the other's would get in between.
         threads = ThreadPoolExecutor(len(_STREAMS) + 2, thread_name_prefix="container")
+        self._threads = threads
         following = [threads.submit(self._follow, name) for name in _STREAMS]
         ended, told = threads.submit(self._ended), Future[Any]()
 
@@ -90,7 +96,7 @@ class StepContainer:
         finally:
             self._over.set()
             for stream in list(self._open.values()):
-                stream.close()  # or it would not end: podman loses track of some
+                _close(stream)  # or it would not end: podman loses track of some
             threads.shutdown(wait=False)  # they end by themselves: each request has a timeout
         wait(following, timeout=_LAST_SECONDS)
 
@@ -109,6 +115,10 @@ class StepContainer:
             try:
                 remove(self._client, [str(self._container.id)])
             finally:
+                if self._threads is not None:
+                    self._threads.shutdown()  # whoever asks after this would connect anew
+                for answer in self._answers:
+                    answer.close()
                 self._client.close()  # Pipes' client leaves it open
 
         beside(work, f"container {self._container.name}")
@@ -116,6 +126,10 @@ class StepContainer:
     @property
     def _client(self) -> Any:
         return self._container.client
+
+    def _keep(self, answer: Response, *_: Any, stream: bool = False, **__: Any) -> None:
+        if stream:
+            self._answers.append(answer)
 
     def _stop(self, grace: int) -> None:
         try:
@@ -147,6 +161,8 @@ class StepContainer:
                 with suppress(ReadTimeout):
                     stream = self._container.logs(stream=True, follow=True, **wanted)
                     self._open[name] = stream
+                    if self._over.is_set():
+                        _close(stream)  # nobody else does any more
                     for piece in cast("Any", stream):
                         lines.feed(piece)
                     break
@@ -155,3 +171,8 @@ class StepContainer:
         finally:
             self._open.pop(name, None)
         lines.end()
+
+
+def _close(stream: Any) -> None:
+    with suppress(OSError, AttributeError):  # it has ended at this moment
+        stream.close()

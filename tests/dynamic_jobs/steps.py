@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +33,21 @@ def wait_for_line(bench: Bench, run_id: RunId, line: str, seconds: float = 30) -
     while bench.connection.execute(statement, (run_id, line)).fetchone() is None:
         assert bench.row(run_id)["status"] in ("queued", "running"), bench.row(run_id)
         assert time.monotonic() < deadline, f"no event says {line!r}"
+        time.sleep(0.02)
+
+
+def removed() -> None:
+    """Until what steps of this process have left is removed: none waits long for that itself."""
+    for thread in threading.enumerate():
+        if thread.name == "removing-step":
+            thread.join(60)
+
+
+def until_none(found: Callable[[], Collection[Any]]) -> None:
+    """Until nothing is found: a cluster removes pods after it has said so."""
+    deadline = time.monotonic() + 60
+    while left := found():
+        assert time.monotonic() < deadline, left
         time.sleep(0.02)
 
 
