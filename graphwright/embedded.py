@@ -35,6 +35,7 @@ _POLL_SECONDS = 0.02
 _START_ATTEMPTS, _RETRY_SECONDS = 4, 0.25  # children of a killed server take a moment to be gone
 _MAX_SOCKET_BYTES = 103  # of sockaddr_un on macOS; Linux has 107
 _LOG_TAIL_BYTES = 2_000
+_LAST_WORDS = 500  # characters of what a server said as it ended
 
 
 class ServerStartError(GraphwrightError):
@@ -102,6 +103,10 @@ class _Server(ABC):
     @abstractmethod
     def _is_ready(self) -> bool: ...
 
+    def _is_held(self) -> bool:
+        """Whether it did not start because processes of the last one are still there."""
+        return False
+
     @property
     @abstractmethod
     def _stop_signals(self) -> tuple[signal.Signals, signal.Signals]:
@@ -130,9 +135,10 @@ class _Server(ABC):
         while not self._is_ready():
             starting = self._process is not None and self._process.poll() is None
             if not starting and self._running() is None:
-                if attempts == _START_ATTEMPTS:
+                patient = self._is_held() and time.monotonic() < deadline
+                if attempts >= _START_ATTEMPTS and not patient:
                     raise ServerStartError(f"{self.name} did not start:\n{_tail(self._log)}")
-                time.sleep(attempts * _RETRY_SECONDS)
+                time.sleep(min(attempts, _START_ATTEMPTS) * _RETRY_SECONDS)
                 attempts += 1
                 self._pid_file().unlink(missing_ok=True)
                 self._spawn()
@@ -188,6 +194,9 @@ class EmbeddedPostgres(_Server):
 
     def _pid_file(self) -> Path:
         return self._data() / "postmaster.pid"
+
+    def _is_held(self) -> bool:
+        return "is still in use" in _tail(self._log)[-_LAST_WORDS:]
 
     @property
     def _stop_signals(self) -> tuple[signal.Signals, signal.Signals]:

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from socketserver import ThreadingMixIn
 from typing import Any, ClassVar, Final, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -128,7 +128,8 @@ def _registry() -> CollectorRegistry:
     for name in os.listdir(folder):  # noqa: PTH208 - names are all that is wanted
         kind, _, pid = name.removesuffix(".db").rpartition("_")
         if kind.startswith("gauge_live") and not psutil.pid_exists(int(pid)):
-            multiprocess.mark_process_dead(int(pid), folder)
+            with suppress(FileNotFoundError):  # another look at the same moment was quicker
+                multiprocess.mark_process_dead(int(pid), folder)
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, folder)
     return registry

@@ -1,12 +1,14 @@
 """The port on which a process tells of itself."""
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -178,3 +180,21 @@ def test_processes_that_share_a_port_count_together() -> None:
         process.stdin.write("\n\n")
         process.stdin.flush()
         assert [process.stdout.readline() for _ in range(2)] == ["ended\n"] * 2
+
+
+def test_two_that_look_at_once_both_forget_a_process_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["/bin/true"]) as ended:
+        pass
+    (tmp_path / f"gauge_livesum_{ended.pid}.db").touch()
+    remove = os.remove
+
+    def removed_by_the_other(path: str) -> None:
+        remove(path)
+        remove(path)
+
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "remove", removed_by_the_other)
+    with served([], []) as client:
+        assert client.get("/metrics").status_code == 200

@@ -121,6 +121,23 @@ def test_server_killed_loses_nothing(postgres: EmbeddedPostgres) -> None:
     assert kept(postgres.start()) == [0, 1, 2]
 
 
+def test_server_killed_whose_processes_take_long_to_end(postgres: EmbeddedPostgres) -> None:
+    url = postgres.start()
+    put(url, 1)
+    with psycopg.connect(url) as connection, ThreadPoolExecutor(1) as thread:
+        assert postgres.pid is not None
+        slow = connection.info.backend_pid
+        os.kill(slow, signal.SIGSTOP)  # as one does that waits for its disk
+        try:
+            os.kill(postgres.pid, signal.SIGKILL)
+            started = thread.submit(postgres.start)
+            with pytest.raises(TimeoutError):
+                started.result(3)
+        finally:
+            os.kill(slow, signal.SIGCONT)
+        assert kept(started.result(60)) == [1]
+
+
 def test_process_id_of_a_stranger(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     """After a reboot the number in the file may be anybody's; nobody else is to be harmed."""
     put(postgres.start(), 1)
