@@ -21,6 +21,8 @@ import boto3
 import httpx
 import pytest
 
+_SECONDS = 60
+"""moto imports a service when it is first asked of it, which takes seconds."""
 _TRUST = '{"Version": "2012-10-17", "Statement": []}'
 
 
@@ -52,7 +54,9 @@ def fake_aws(docker_host: str | None = None) -> Generator[str]:
         reader = threading.Thread(target=process.stderr.read)  # or the pipe would fill up
         reader.start()
         try:
-            answer = httpx.post(f"{endpoint}/moto-api/config", json=by_docker, trust_env=False)
+            answer = httpx.post(
+                f"{endpoint}/moto-api/config", json=by_docker, trust_env=False, timeout=_SECONDS
+            )
             answer.raise_for_status()
             yield endpoint
         finally:
@@ -118,7 +122,9 @@ class _Expiring(BaseHTTPRequestHandler):
             self._answer(403, {"x-amzn-ErrorType": "ExpiredTokenException"}, b"{}")
             return
         url = self.server.behind + self.path
-        answer = httpx.post(url, content=body, headers=dict(self.headers), trust_env=False)
+        answer = httpx.post(
+            url, content=body, headers=dict(self.headers), trust_env=False, timeout=_SECONDS
+        )
         content = self._noted(answer.content) if assumes else answer.content
         kind = {"Content-Type": answer.headers.get("Content-Type", "application/json")}
         self._answer(answer.status_code, kind, content)

@@ -23,6 +23,7 @@ from foundation.garbage import collector_paused
 from foundation.settings import Limits, Settings
 from graphwright.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests import services
+from tests.clock import Clock
 from tests.databases import Databases
 from tests.forking import FOLDER, ForkingServer
 
@@ -188,6 +189,14 @@ def settings(
     """Settings with a state folder, a database and a Redis of this test's own."""
     own = {"state": tmp_path / "state", "database_url": database_url, "redis_url": redis_url}
     return usual_settings.model_copy(update=own)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """``time.time`` of this process: no minute ends and no token expires but by ``forward``."""
+    clock = Clock()
+    monkeypatch.setattr("time.time", clock)
+    return clock
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ class ForkingServer:
         """End it, and what it forked."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 class Forked:

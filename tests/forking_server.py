@@ -85,9 +85,10 @@ class _Server:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            with suppress(OSError):
-                link.send(str(os.getpid()).encode())  # who is told may signal its group
-            self._close(link)
+            self._close()
+            # Who is told may signal its group, and what is interrupted here ends all that live.
+            with suppress(OSError), link:
+                link.send(str(os.getpid()).encode())
             for number, file in enumerate(files):
                 os.dup2(file, number)
                 os.close(file)
@@ -107,8 +108,8 @@ class _Server:
         gc.freeze()  # children never look at it, so that it stays shared
         self._warm = True
 
-    def _close(self, link: socket.socket) -> None:
-        for each in (self._listener, link, *self._living.values(), *self._ended.values()):
+    def _close(self) -> None:
+        for each in (self._listener, *self._living.values(), *self._ended.values()):
             each.close()
         self._living.clear()
         os.close(self._told)

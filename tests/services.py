@@ -31,8 +31,10 @@ def exclusive(path: Path) -> Generator[None]:
 
 def own(folder: Path) -> BinaryIO:
     """Mark ``folder`` as this process's, until the file that is returned is closed, or we die."""
-    file = (folder / _OWNER).open("wb")
+    unnamed = folder / f"{_OWNER}.new"  # until it is locked, or it would look like a dead one's
+    file = unnamed.open("wb")
     fcntl.flock(file, fcntl.LOCK_EX)
+    unnamed.rename(folder / _OWNER)
     return file
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -143,7 +143,10 @@ def _make_bucket(endpoint: str, folder: Path) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:
-            client.create_bucket(Bucket=BUCKET)
+            with suppress(
+                client.exceptions.BucketAlreadyOwnedByYou
+            ):  # the last attempt came so far
+                client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
             client.delete_object(Bucket=BUCKET, Key="ready")
             break

@@ -25,6 +25,10 @@ INDEXES: Final[LiteralString] = """
 SELECT indexrelid::regclass::text AS name FROM pg_index
 WHERE indpred IS NULL AND indrelid = ANY(%(tables)s::regclass[])
 """
+KEEP_LOG: Final[LiteralString] = """
+SELECT pg_create_physical_replication_slot('graphwright_test_scale', true, true)
+"""
+"""Until the session ends: by then a checkpoint may have removed what other tests write."""
 DEMAND = Demand(users=1e6, graphs=1e9, runs_a_user_a_day=24)
 CELL = Cell(
     tenants=1_000, rate=100.0, burst=2_000, seconds=(0.002, 0.002, 0.002), servers=(40, 1, 4)
@@ -158,6 +162,7 @@ def test_the_places_are_all_indexes_of_ours_that_each_run_enters(database_url: s
 
 def test_the_log_is_read_since_where_it_was(database_url: str) -> None:
     with connect(database_url) as database:
+        database.execute(KEEP_LOG)
         begin = written(database)
         database.execute(
             "CREATE TABLE filled AS SELECT repeat('x', 1000) FROM generate_series(1, 1000)"

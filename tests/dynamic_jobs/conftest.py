@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, LiteralString, TypeVar
 
 import pytest
 
@@ -14,6 +15,7 @@ import node_types
 from dynamic_jobs.compiling.compiler import Compiler
 from dynamic_jobs.creating.launching import RunCreator
 from dynamic_jobs.executing.runtime import NodeRuntime
+from dynamic_jobs.queueing.waking import DELAYED, WAKE_CHANNEL
 from dynamic_jobs.storage import GraphwrightStorage
 from dynamic_jobs.workers.worker import Worker
 from foundation.database import AsyncPool, Connection, async_pool, connect
@@ -28,6 +30,14 @@ from graph_defs.versions import GraphVersion
 from graphwright.home import dagster_environment, enter_dagster_home
 
 T = TypeVar("T")
+
+# Of a run that waits off its workers: what it goes by when it goes on, and when that is.
+LET_PASS: Final[tuple[LiteralString, ...]] = (
+    "UPDATE event_logs SET timestamp = timestamp - %(time)s WHERE run_id = %(run_id)s::text",
+    "UPDATE graphwright.runs SET started_at = started_at - %(time)s WHERE run_id = %(run_id)s",
+    "UPDATE graphwright.run_queue SET not_before = not_before - %(time)s"
+    " WHERE run_id = %(run_id)s AND state = 'delayed'",
+)
 
 TENANT = TenantId("acme")
 
@@ -46,6 +56,12 @@ def graph(nodes: dict[str, Any], **more: Any) -> dict[str, Any]:
 def value(expression: Any, *needs: str) -> dict[str, Any]:
     """A node whose output is this value."""
     return {"type": "data.transform", "needs": list(needs), "with": {"value": expression}}
+
+
+def before_midnight() -> None:
+    """Quotas of a day begin anew at midnight, UTC: where that is near, wait until it is over."""
+    while (now := datetime.now(UTC)).date() != (now + timedelta(seconds=30)).date():
+        time.sleep(0.5)
 
 
 @dataclass
@@ -121,6 +137,17 @@ class Bench:
             assert time.monotonic() < deadline, f"still {row['status']}, not {wanted}"
             time.sleep(0.01)
         return row
+
+    def let_pass(self, run_id: RunId, seconds: float) -> None:
+        """As if so much time had passed since the run, which waits off its workers, had started.
+
+        So a test gives it a wait that no delay of a process outlasts, and need not sit it out.
+        """
+        values = {"run_id": run_id, "time": timedelta(seconds=seconds)}
+        with self.connection.transaction():
+            moved = [self.connection.execute(each, values).rowcount for each in LET_PASS]
+        assert moved[-1] == 1, "it does not wait"
+        self.connection.execute("SELECT pg_notify(%s, %s)", (WAKE_CHANNEL, DELAYED))
 
     @contextmanager
     def worker(self, **changes: Any) -> Generator[Worker]:

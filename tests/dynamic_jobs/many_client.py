@@ -65,7 +65,7 @@ class Client:
         """Follow, from where it was; returns when the stream has begun."""
         self._started.clear()
         self._task = asyncio.create_task(self._follow(hub))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self._started.wait()
 
     async def leave(self) -> None:
@@ -74,7 +74,7 @@ class Client:
 
     async def has(self, count: int) -> list[str]:
         """What the log lines say, once there are so many."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(30), self._changed:
             await self._changed.wait_for(lambda: len(self.got) >= count)
         return self.lines
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from dynamic_jobs.placing import placer as placing
 from dynamic_jobs.placing import watcher as watching
 from dynamic_jobs.placing.base import Health, Placed, PlacementRequest
 from dynamic_jobs.placing.placer import PlatformOf
@@ -98,14 +99,24 @@ class PlacingWorker(Worker):
         return lambda _: self._cluster
 
     def _watcher(self, instance: WorkerInstance, connections: Pool) -> watching.Watcher:
-        return watcher(self._cluster, look_seconds=3600)
+        return watcher(self._cluster, kind=_Blind)
+
+
+class _Blind(watching.Watcher):
+    """Does not even look once, which may be at any time after its worker has begun."""
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
 
 
 def watcher(
-    cluster: Cluster, platform_of: PlatformOf | None = None, **more: Any
+    cluster: Cluster,
+    platform_of: PlatformOf | None = None,
+    kind: type[watching.Watcher] = watching.Watcher,
+    **more: Any,
 ) -> watching.Watcher:
     bench = cluster.bench
-    return watching.Watcher(
+    return kind(
         bench.settings.database_url,
         cluster.pool,
         bench.storage.writer,
@@ -190,6 +201,17 @@ def until(cluster: Cluster, run_id: RunId, state: str, attempt: int = 1) -> None
             return
         assert time.monotonic() < deadline, f"{state_of(cluster, run_id)}, attempt {tried}"
         time.sleep(0.01)
+
+
+@pytest.fixture
+def not_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be placed yet is not tried again before a test says so by :func:`at_once`."""
+    later = placing.Later
+
+    def in_an_hour(seconds: float = 0.0) -> placing.Later:
+        return later(3_600 if seconds else 0.0)
+
+    monkeypatch.setattr(placing, "Later", in_an_hour)
 
 
 def at_once(cluster: Cluster, run_id: RunId) -> None:

@@ -49,18 +49,22 @@ class Client:
                     self._got.notify_all()
 
     async def has(self, count: int) -> None:
-        async with asyncio.timeout(10), self._got:
+        async with asyncio.timeout(30), self._got:
             await self._got.wait_for(lambda: len(self.events) >= count)
 
     async def ended(self) -> Sequence[RunEvent]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self.task
         return self.events
 
 
 async def watched(redis: AsyncRedis, rows: RunRows, count: int = 1) -> None:
     """Wait until the run's channel has ``count`` subscribers: from then on messages arrive."""
-    channel = channel_of(rows.run_id)
-    async with asyncio.timeout(10):
+    await subscribed(redis, channel_of(rows.run_id), count)
+
+
+async def subscribed(redis: AsyncRedis, channel: str, count: int = 1) -> None:
+    """:func:`watched` for any channel. All tests share them: only those of fresh ids are ours."""
+    async with asyncio.timeout(30):
         while dict(await redis.pubsub_numsub(channel)) != {channel: count}:  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -31,7 +31,9 @@ def of(needs: dict[str, list[str]]) -> dict[str, object]:
 
 
 @hypothesis(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(needs=dags())
 def test_random_dags_run_in_topological_order(bench: Bench, needs: dict[str, list[str]]) -> None:

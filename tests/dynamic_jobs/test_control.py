@@ -20,7 +20,7 @@ from foundation.ids import GraphId, RunId, TenantId, new_id
 from graph_defs.versions import GraphVersion
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
 from tests.dynamic_jobs.test_executor import Gate, flaky, more_node_types
-from tests.dynamic_jobs.test_policies import awaited, client_events
+from tests.dynamic_jobs.test_policies import awaited, client_events, heard
 
 __all__ = ["more_node_types"]
 
@@ -61,18 +61,6 @@ def rest(bench: Bench, run_id: RunId) -> str:
 
 def go_on(bench: Bench, run_id: RunId) -> str:
     return resume(bench.connection, bench.storage.writer, TENANT, run_id)
-
-
-def heard(bench: Bench) -> None:
-    """Return once its worker, which no run leaves to wait, has heard all that it was told before.
-
-    It is told things in order.
-    """
-    waits = {"wait": {"type": "work.sleep", "with": {"seconds": 60}}}
-    last = bench.start(bench.publish(graph(waits, name="told-last")))
-    bench.wait_for(last, "running")
-    assert stop(bench, last) == "cancelling"
-    bench.wait_for(last, "cancelled")
 
 
 def types(bench: Bench, run_id: RunId) -> list[str]:
@@ -131,7 +119,7 @@ def test_a_paused_run_is_cancelled_without_a_worker(bench: Bench, started: bool)
     with Gate() as gate:
         run_id = bench.start(bench.publish(graph({"a": gate.node, "b": value(1, "a")})))
         if started:
-            with bench.worker(http_private=True, leave_seconds=3_600):
+            with bench.worker(http_private=True, leave_seconds=7_200):
                 gate.asked(1)
                 rest(bench, run_id)
                 heard(bench)
@@ -196,13 +184,16 @@ def test_a_paused_run_leaves_its_place_to_others(bench: Bench) -> None:
 
 
 def test_a_run_that_waits_off_its_worker_is_paused_where_it_was(bench: Bench) -> None:
-    nodes = {"a": value(1), "wait": {"type": "work.sleep", "needs": ["a"], "with": {"seconds": 8}}}
+    waits = {"type": "work.sleep", "needs": ["a"], "with": {"seconds": 3_600}}
+    nodes = {"a": value(1), "wait": waits}
     run_id = bench.start(bench.publish(graph(nodes, concurrency={"limit": 1})))
     with bench.worker(leave_seconds=0.05):
         bench.wait_for(run_id, "waiting")
         assert rest(bench, run_id) == "paused"
         assert places(bench) == {run_id}, "it has started"
         assert go_on(bench, run_id) != "paused"
+        bench.wait_for(run_id, "waiting")
+        bench.let_pass(run_id, 3_599.5)
         assert bench.wait_for(run_id)["status"] == "succeeded"
     assert [kind for kind, node in bench.events(run_id) if node == "wait"].count("STEP_START") == 1
 
@@ -211,7 +202,7 @@ def test_a_running_run_is_paused_when_what_runs_has_ended(bench: Bench) -> None:
     with Gate() as gate:
         document = graph({"a": gate.node, "b": value(1, "a")}, concurrency={"limit": 1})
         run_id = bench.start(bench.publish(document))
-        with bench.worker(http_private=True, leave_seconds=3_600):
+        with bench.worker(http_private=True, leave_seconds=7_200):
             gate.asked(1)
             assert rest(bench, run_id) == "running"
             assert rest(bench, run_id) == "running"

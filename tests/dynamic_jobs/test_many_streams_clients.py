@@ -53,7 +53,7 @@ async def test_nothing_follows_a_runs_end(hub: StreamHub, database_url: str) -> 
         connection.execute(INSERT, (rows.run_id, late))
     other = RunRows(database_url, graph="second")
     other.write(entry(DagsterEventType.RUN_START))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(client.got) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     assert [each.event for each in client.got] == [*rows.events, *other.events]

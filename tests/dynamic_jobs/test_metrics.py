@@ -1,12 +1,13 @@
 """What workers and writers count, and the queue's depth as operators see it."""
 
+import pytest
 from prometheus_client import REGISTRY
 
+from dynamic_jobs.queueing import depth as depth_module
 from dynamic_jobs.queueing.depth import QueueDepth
 from foundation.ids import new_id
 from foundation.settings import Settings
 from tests.dynamic_jobs.conftest import Bench, graph, value
-from tests.services import free_port
 
 
 def counted(name: str, **labels: str) -> float:
@@ -86,11 +87,14 @@ def test_the_queue_is_counted_by_state_and_weight(bench: Bench) -> None:
 
 def test_an_empty_queue_and_a_database_that_is_away(bench: Bench) -> None:
     assert depth(bench.settings) == {}
-    away = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    away = "postgresql://nobody@127.0.0.1:1/none"
     assert depth(bench.settings.model_copy(update={"database_url": away})) == {}
 
 
-def test_whoever_looks_often_asks_the_database_once(bench: Bench) -> None:
+def test_whoever_looks_often_asks_the_database_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(depth_module, "_KEPT_SECONDS", 3_600.0)
     queue = QueueDepth(bench.settings.database_url)
     assert not [sample for family in queue.collect() for sample in family.samples]
     bench.start(bench.publish(graph({"a": value(1)})))

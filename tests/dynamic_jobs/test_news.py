@@ -1,7 +1,7 @@
 """Who follows all runs of a tenant hears of new ones, though no worker has begun them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -20,10 +20,25 @@ from foundation.database import AsyncPool, async_pool
 from foundation.ids import GraphId, TenantId
 from foundation.redis import AsyncRedis, async_redis
 from foundation.tenant_pool import TenantPool
+from graphwright.embedded import EmbeddedValkey
 from tests.dynamic_jobs.conftest import TENANT, Bench
+from tests.dynamic_jobs.stream_client import subscribed
 from tests.dynamic_jobs.test_launching import creator_of, publish, trigger
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def own_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(own_redis_url: str) -> str:
+    """Of these tests' own: in the shared one, tenants of these names have news of other tests."""
+    return own_redis_url
 
 
 @pytest.fixture
@@ -54,6 +69,7 @@ async def following(pool: AsyncPool, redis: AsyncRedis) -> AsyncGenerator[AsyncI
         aclosing(hub.many.follow(TENANT, None, hub.many.inbox())) as items,
     ):
         assert isinstance(await anext(items), Position)
+        await subscribed(redis, tenant_channel_of(TENANT))
         async with aclosing(queued(items)) as runs:
             yield runs
 
@@ -61,7 +77,7 @@ async def following(pool: AsyncPool, redis: AsyncRedis) -> AsyncGenerator[AsyncI
 async def test_runs_that_are_triggered(bench: Bench, pool: AsyncPool, redis: AsyncRedis) -> None:
     await publish(pool)
     creator = creator_of(bench, pool)
-    async with asyncio.timeout(30), following(pool, redis) as runs:
+    async with asyncio.timeout(60), following(pool, redis) as runs:
         one = await creator.start(TENANT, "tested", trigger())
         assert await anext(runs) == one.run_id
         batch = await creator.start_all(TENANT, [Asked("tested", trigger())] * 2)
@@ -72,7 +88,7 @@ async def test_runs_that_are_triggered(bench: Bench, pool: AsyncPool, redis: Asy
 async def test_runs_of_dispatchers(bench: Bench, pool: AsyncPool, redis: AsyncRedis) -> None:
     wanted = Wanted(TENANT, GraphId(await publish(pool)), trigger())
     many = ManyRuns(pool, bench.storage, Compiler(bench.runtime), bench.runtime)
-    async with asyncio.timeout(30), following(pool, redis) as runs:
+    async with asyncio.timeout(60), following(pool, redis) as runs:
         async with pool.connection() as connection, connection.transaction():
             made = await many.create_many(connection, [wanted], quickly=False)
         many.settle(made)
@@ -92,9 +108,9 @@ async def test_one_message_for_all_that_come_meanwhile(bench: Bench, redis: Asyn
         await news.close()
         await redis.publish("end", "")
         channels: list[str] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "end" not in channels:
-                message: dict[str, Any] | None = await heard.get_message(True, timeout=10)  # pyright: ignore
+                message: dict[str, Any] | None = await heard.get_message(True, timeout=60)  # pyright: ignore
                 channels += [message["channel"]] if message else []
     publisher.close()
     assert sorted(channels[:-1]) == [tenant_channel_of(tenant) for tenant in tenants]

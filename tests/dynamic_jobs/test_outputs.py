@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from graph_defs.versions import GraphVersion
 from live_api.identity import SCOPES, issue_token, signing_key
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
 from tests.dynamic_jobs.test_parity import run_fast, run_stock
+from tests.dynamic_jobs.waiting import an_hour_later
 from tests.live_api.conftest import serving
 from tests.s3 import CREDENTIALS, FakeS3, fake_s3
 
@@ -69,12 +71,12 @@ def kinds(bench: Bench, run_id: RunId, node: str = "one") -> list[str | None]:
 
 def downloaded(settings: Settings, run_id: RunId, node: str = "one") -> httpx.Response:
     """A node's output, from an API process."""
-    token = issue_token(signing_key(settings.state), TENANT, "ann", SCOPES, 60)
+    token = issue_token(signing_key(settings.state), TENANT, "ann", SCOPES, 3_600)
     with serving(settings, Limits()) as url:
         return httpx.get(
             f"{url}/api/v1/runs/{run_id}/nodes/{node}/output",
             headers={"Authorization": f"Bearer {token}"},
-            timeout=30,
+            timeout=60,
         )
 
 
@@ -122,12 +124,13 @@ def test_a_node_in_a_thread_keeps_its_output_too(bench: Bench, tmp_path: Path) -
 
 def waiting_run(bench: Bench) -> RunId:
     """A run that has made its large output, and has left its worker, which is gone."""
-    pause = {"type": "work.sleep", "needs": ["one"], "with": {"seconds": 1}}
+    pause = {"type": "work.sleep", "needs": ["one"], "with": {"seconds": 3_600}}
     reads = value("${{ size(nodes.one.output) }}", "pause")
     version = bench.publish(graph({"one": value(LARGE), "pause": pause, "two": reads}))
     run_id = bench.start(version)
-    with bench.worker(leave_seconds=0.0):
+    with bench.worker():
         bench.wait_for(run_id, "waiting")
+    an_hour_later(bench, run_id)
     return run_id
 
 
@@ -182,12 +185,14 @@ def test_an_output_that_cannot_be_kept_fails_its_node_and_leaves_nothing(bench: 
 
 def test_a_retry_keeps_the_output_once_the_store_is_back(bench: Bench) -> None:
     folder = block(bench.settings)
-    retried = {**value(LARGE), "retry": {"limit": 3, "delay_seconds": 1}}
+    retried = {**value(LARGE), "retry": {"limit": 3, "delay_seconds": 1_800}}
     run_id = bench.start(bench.publish(graph({"one": retried, "two": READS_LARGE})))
-    with bench.worker(leave_seconds=0.0):
+    with bench.worker():
         bench.wait_for(run_id, "waiting")
-        assert "STEP_UP_FOR_RETRY" in kinds(bench, run_id)
-        folder.unlink()
+    assert "STEP_UP_FOR_RETRY" in kinds(bench, run_id)
+    folder.unlink()
+    an_hour_later(bench, run_id)
+    with bench.worker():
         assert bench.wait_for(run_id)["status"] == "succeeded"
     assert rows(bench, run_id)["one"]["object_key"] in keys(bench.settings)
     assert kinds(bench, run_id).count("STEP_SUCCESS") == 1
@@ -216,7 +221,10 @@ def test_a_slow_store_holds_up_no_other_run(bench: Bench, s3: FakeS3) -> None:
         os.kill(s3.process.pid, signal.SIGSTOP)
         try:
             slow = bench.start(large)
-            bench.wait_for(slow, "running")
+            deadline = time.monotonic() + 60
+            while "STEP_START" not in kinds(bench, slow):
+                assert time.monotonic() < deadline, bench.row(slow)
+                time.sleep(0.01)
             assert bench.wait_for(bench.start(small))["status"] == "succeeded"
             assert kinds(bench, slow) == ["STEP_START"]
         finally:

@@ -113,7 +113,7 @@ def test_a_placed_run_is_paused_and_placed_again_when_it_goes_on(cluster: Cluste
 def test_a_run_that_waits_leaves_its_place_and_comes_back_to_another(cluster: Cluster) -> None:
     nodes = {
         "first": value(1),
-        "wait": {"type": "work.sleep", "needs": ["first"], "with": {"seconds": 2}},
+        "wait": {"type": "work.sleep", "needs": ["first"], "with": {"seconds": 3_600}},
         "last": value("${{ nodes.first.output }}", "wait"),
     }
     cluster.bench.settings = cluster.bench.settings.model_copy(update={"leave_seconds": 0.2})
@@ -123,6 +123,7 @@ def test_a_run_that_waits_leaves_its_place_and_comes_back_to_another(cluster: Cl
         cluster.threads[run_id, 1].join()
         look(cluster, late=False)
         assert cluster.removed == [Placed(run_id, 1, "team-a")]
+        cluster.bench.let_pass(run_id, 3_599.5)
         assert cluster.bench.wait_for(run_id)["status"] == "succeeded"
     first, second = cluster.requests
     assert (first.attempt, first.resumes, second.attempt, second.resumes) == (1, False, 2, True)

@@ -20,6 +20,7 @@ from tests.dynamic_jobs.placing_cluster import (
     cluster,
     engine_events,
     look,
+    not_by_itself,
     placement,
     start,
     state_of,
@@ -28,7 +29,7 @@ from tests.dynamic_jobs.placing_cluster import (
     workers,
 )
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "not_by_itself"]
 
 
 def test_what_never_claims_its_run_is_placed_again_until_that_is_given_up(
@@ -70,16 +71,18 @@ def test_what_takes_too_long_to_claim_its_run_is_placed_again(
         cluster.bench.connection.execute(
             "UPDATE graphwright.placements SET placed_at = now() - interval '301 seconds'"
         )
+        cluster.starts = True
         look(cluster)
         row = placement(cluster, run_id)
         assert row is not None
         assert row["reason"].startswith("Unschedulable (after 3")
-        cluster.starts, cluster.told = True, None
+        cluster.told = None
         at_once(cluster, run_id)
         assert cluster.bench.wait_for(run_id)["status"] == "succeeded"
     assert cluster.removed[0] == Placed(run_id, 1, "team-a")
 
 
+@pytest.mark.usefixtures("not_by_itself")
 def test_a_platform_that_is_away_is_tried_again(cluster: Cluster) -> None:
     cluster.fault = PlacementFailed("the API server is away", passing=True)
     with workers(cluster):
@@ -106,6 +109,7 @@ def test_what_a_platform_refuses_fails(cluster: Cluster) -> None:
     }
 
 
+@pytest.mark.usefixtures("not_by_itself")
 def test_what_a_platform_does_not_explain_fails_in_the_end(cluster: Cluster) -> None:
     cluster.fault = RuntimeError("odd")
     with workers(cluster):
@@ -118,6 +122,7 @@ def test_what_a_platform_does_not_explain_fails_in_the_end(cluster: Cluster) -> 
     assert row["error"]["message"] == "kubernetes: RuntimeError: odd"
 
 
+@pytest.mark.usefixtures("not_by_itself")
 def test_servers_that_are_away_are_no_fault_of_the_run(cluster: Cluster) -> None:
     """Dagster's launchers write to the database, by connections of their own."""
     away = [
@@ -142,6 +147,7 @@ def test_servers_that_are_away_are_no_fault_of_the_run(cluster: Cluster) -> None
     assert "odd" not in "".join(told)
 
 
+@pytest.mark.usefixtures("not_by_itself")
 def test_what_cannot_be_removed_keeps_the_run_waiting_and_does_not_fail_it(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +179,7 @@ def test_what_cannot_be_removed_keeps_the_run_waiting_and_does_not_fail_it(
     assert len(told) == 1
 
 
+@pytest.mark.usefixtures("not_by_itself")
 @pytest.mark.parametrize("condition", ["starting", "running"])
 def test_a_run_waits_until_its_last_attempt_has_ended(
     cluster: Cluster, condition: Condition
@@ -181,8 +188,8 @@ def test_a_run_waits_until_its_last_attempt_has_ended(
     with workers(cluster):
         run_id = start(cluster)
         until(cluster, run_id, "placed")
-        take_back(cluster, run_id)
         cluster.told = Health(condition)
+        take_back(cluster, run_id)
         for failures in (1, 2):
             at_once(cluster, run_id)
             while (placement(cluster, run_id) or {})["failures"] < failures:
@@ -203,9 +210,11 @@ def test_a_run_waits_until_its_last_attempt_has_ended(
 
 
 def take_back(cluster: Cluster, run_id: RunId) -> None:
-    """As if it had handed its run back, to be placed again."""
+    """As if it had handed its run back, to be placed again, but not by itself."""
     cluster.bench.connection.execute(
-        "UPDATE graphwright.run_queue SET state = 'delayed' WHERE run_id = %s", (run_id,)
+        "UPDATE graphwright.run_queue SET state = 'delayed', not_before = now() + interval '1 hour'"
+        " WHERE run_id = %s",
+        (run_id,),
     )
 
 

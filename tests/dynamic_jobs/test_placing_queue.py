@@ -29,13 +29,14 @@ from tests.dynamic_jobs.placing_cluster import (
     ThreadWorker,
     at_once,
     cluster,
+    not_by_itself,
     start,
     state_of,
     until,
     workers,
 )
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "not_by_itself"]
 
 WAITED = "SELECT waited FROM graphwright.run_queue WHERE run_id = %s"
 
@@ -205,6 +206,7 @@ def test_what_is_set_aside_keeps_its_place_and_its_owners_wishes(bench: Bench) -
     asyncio.run(work())
 
 
+@pytest.mark.usefixtures("not_by_itself")
 def test_that_a_run_had_only_waited_is_kept_while_it_cannot_be_placed(cluster: Cluster) -> None:
     cluster.fault = PlacementFailed("away", passing=True)
     run_id = start(cluster)

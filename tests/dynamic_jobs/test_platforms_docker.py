@@ -16,7 +16,7 @@ from node_types.docker_run import DockerStep
 from tests.containers.image import IMAGE, make_image
 from tests.containers.socket import docker_socket
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph
-from tests.dynamic_jobs.steps import Told, allow, wait_for_line
+from tests.dynamic_jobs.steps import Told, allow, removed, wait_for_line
 
 pytestmark = pytest.mark.xdist_group("containers")
 
@@ -56,6 +56,7 @@ def step(program: str, **more: Any) -> DockerStep:
 
 
 def containers(host: str) -> int:
+    removed()
     client = docker.DockerClient(base_url=host)
     try:
         return len(client.containers.list(all=True, filters={"label": "graphwright.dev/node"}))
@@ -178,6 +179,7 @@ def test_a_container_that_a_killed_worker_left_is_ended_first(
         )
         left.start()
         Told(POLICY).run(platform, step("true"))
+        removed()
         assert [each.id for each in client.containers.list(all=True)] == [other.id]
         assert other.id is not None
         assert Containers().found() == {other.id: Told(POLICY).step().context.run_id}
@@ -202,7 +204,7 @@ def test_a_cancelled_step_stops_its_container(platform: DockerPlatform, socket: 
     thread.start()
     told.wait_for("up")
     told.ending.set()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     assert failed
     assert "stopping" in told.lines

@@ -17,7 +17,7 @@ from foundation.errors import GraphwrightError
 from graph_defs.step_policy import KubernetesSteps, StepPolicy
 from node_types.kubernetes_job import KubernetesStep
 from tests.dynamic_jobs.hanging import Hanging, hanging
-from tests.dynamic_jobs.steps import Told
+from tests.dynamic_jobs.steps import Told, until_none
 from tests.kubernetes.server import FakeKubernetes, client_of, fake_kubernetes, kubeconfig_of
 
 IMAGE = "registry.example.org/team/etl:1"
@@ -80,7 +80,7 @@ def test_a_step_whose_pod_nobody_answers_for_ends_and_leaves_no_thread(
     assert isinstance(running.failed, PlatformAway)
     assert api_server.hung.is_set()
     for each in threads():
-        each.join(30)
+        each.join(60)
     assert threads() == []
     core: Any = CoreV1Api(client_of(fake.kubeconfig))
     assert core.list_namespaced_pod("steps").items == []
@@ -89,15 +89,16 @@ def test_a_step_whose_pod_nobody_answers_for_ends_and_leaves_no_thread(
 def test_a_step_that_has_ended_does_not_wait_for_its_removal(
     api_server: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pods, "_TIMEOUTS", (60, 600))
+    for timeouts in ("_TIMEOUTS", "_CREATE_TIMEOUTS"):
+        monkeypatch.setattr(pods, timeouts, (60, 600))
     api_server.hang(b"DELETE ")
     running = Running(Told(POLICY), "echo done")
     running.join(60)
     assert not running.is_alive()
     assert running.failed is None
-    assert api_server.hung.is_set()
+    assert api_server.hung.wait(60)  # it has not waited for that either
     api_server.go_on()
     left = Pods("steps").found()
     assert len(left) == 1
     Pods("steps").remove(left)
-    assert Pods("steps").found() == {}
+    until_none(Pods("steps").found)

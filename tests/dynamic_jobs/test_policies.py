@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 from dagster import DagsterInstance
 
+from dynamic_jobs.controlling.cancelling import cancel
 from dynamic_jobs.controlling.pausing import pause, resume
 from dynamic_jobs.executing.active import Interrupt
 from dynamic_jobs.executing.execution import RunExecution
@@ -50,6 +51,18 @@ def awaited(bench: Bench, run_id: RunId, kind: str) -> None:
     while not client_events(bench, run_id, kind):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def heard(bench: Bench) -> None:
+    """Return once its worker, which no run leaves to wait, has heard all that it was told before.
+
+    It is told things in order.
+    """
+    last = bench.start(bench.publish(graph({"wait": SLEEPS}, name="told-last")))
+    bench.wait_for(last, "running")
+    writer = bench.storage.writer
+    assert cancel(bench.connection, writer, TENANT, last) == "cancelling"
+    bench.wait_for(last, "cancelled")
 
 
 def states(bench: Bench, run_id: RunId) -> dict[str, str]:
@@ -163,7 +176,7 @@ def test_what_was_handled_stays_so_when_the_run_comes_back(bench: Bench) -> None
         "lenient": {**flaky(9), "continue_on_error": True},
         "after_bad": value(1, "bad"),
         "early": after(value(2), "bad", when="failed"),
-        "wait": after({"type": "work.sleep", "with": {"seconds": 1}}, "lenient"),
+        "wait": after(SLEEPS, "lenient"),
         "handler": after(
             value("${{ nodes.lenient.status }} ${{ nodes.after_bad.status }}"),
             "wait",
@@ -175,6 +188,7 @@ def test_what_was_handled_stays_so_when_the_run_comes_back(bench: Bench) -> None
     run_id = bench.start(bench.publish(graph(nodes)))
     with bench.worker(leave_seconds=0.1):
         bench.wait_for(run_id, "waiting")
+    bench.let_pass(run_id, 3_599.5)
     with bench.worker(leave_seconds=0.1):
         row = bench.wait_for(run_id)
     assert (row["status"], row["error"]["node"]) == ("failed", "bad")
@@ -254,16 +268,18 @@ def test_a_run_fails_at_its_deadline(bench: Bench, leave_seconds: float) -> None
 
 
 def test_a_deadline_does_not_hide_what_the_run_failed_by(bench: Bench) -> None:
-    nodes = {"bad": flaky(9), "handler": after(SLEEPS, "bad", when="failed")}
+    # It fails within the very turn of the event loop in which the run starts.
+    nodes = {"bad": value("${{ 1 / 0 }}"), "handler": after(SLEEPS, "bad", when="failed")}
     run_id = run_fast(bench, bench.publish(graph(nodes, timeout_seconds=0.3)))
     assert bench.row(run_id)["error"]["node"] == "bad"
 
 
 def test_a_node_that_waits_off_the_worker_times_out(bench: Bench) -> None:
-    nodes = {"wait": {**SLEEPS, "timeout_seconds": 0.5}}
+    nodes = {"wait": {"type": "work.sleep", "with": {"seconds": 7_200}, "timeout_seconds": 3_600}}
     run_id = bench.start(bench.publish(graph(nodes)))
     with bench.worker(leave_seconds=0.05):
         bench.wait_for(run_id, "waiting")
+        bench.let_pass(run_id, 3_599.5)
         row = bench.wait_for(run_id)
     assert (row["error"]["code"], row["error"]["node"]) == ("timeout", "wait")
 
@@ -315,20 +331,25 @@ def until(seconds: float) -> None:
 
 def test_a_pause_lets_what_is_under_way_finish(bench: Bench) -> None:
     """And nothing new starts: not even an attempt whose delay is over. Then all of it goes on."""
-    with Gate() as gate, DagsterInstance.get() as instance:
+    with Gate() as gate, Gate() as failing, DagsterInstance.get() as instance:
         writer = event_storage_of(instance).writer
         nodes = {
             "under_way": gate.node,
-            "retry": flaky(1, limit=1, delay_seconds=1.5),
-            "wait": {"type": "work.sleep", "with": {"seconds": 1.5}},
+            "retry": {**failing.node, "retry": {"limit": 1, "delay_seconds": 0.05}},
+            "wait": {"type": "work.sleep", "with": {"seconds": 1}},
             "lenient": {**flaky(9), "continue_on_error": True},
             "next": value("${{ nodes.lenient.status }}", "under_way", "lenient"),
         }
         run_id = bench.start(bench.publish(graph(nodes)))
-        with bench.worker(http_private=True):
+        with bench.worker(http_private=True, leave_seconds=7_200):
             gate.asked(1)
+            failing.asked(1)
             pause(bench.connection, writer, TENANT, run_id)
-            until(time.time() + 1.6)  # longer than the delay
+            heard(bench)
+            failing.answer(500)
+            awaited(bench, run_id, "node.retrying")
+            until(time.time() + 0.1)  # longer than the delay
+            awaited(bench, run_id, "node.succeeded")  # the one that waits
             gate.answer(200)
             bench.wait_for(run_id, "paused")
             assert states(bench, run_id) == {
@@ -338,6 +359,7 @@ def test_a_pause_lets_what_is_under_way_finish(bench: Bench) -> None:
                 "lenient": "failed",
                 "next": "pending",
             }
+            failing.answer(200)
             resume(bench.connection, writer, TENANT, run_id)
             row = bench.wait_for(run_id)
     assert row["status"] == "succeeded", row["error"]

@@ -12,6 +12,7 @@ from foundation.database import Connection, connect
 from foundation.settings import Limits, Settings
 from graphwright.home import dagster_environment
 from live_api.identity import SCOPES, issue_token, signing_key
+from tests.dynamic_jobs.conftest import before_midnight
 from tests.live_api.conftest import serving
 
 TENANT = "acme"
@@ -171,6 +172,7 @@ def test_refusals(apis: tuple[httpx.Client, httpx.Client], database: Connection)
     assert accepted(start(other, "k"), replayed=True)
 
     publish(one)
+    before_midnight()
     database.execute("UPDATE graphwright.tenants SET max_runs_per_day = 2")
     accepted(start(one))  # the first that counts: before there was no quota
     accepted(start(one))

@@ -18,7 +18,7 @@ from foundation.database import AsyncPool, async_pool
 from foundation.errors import Invalid
 from foundation.ids import RunId
 from foundation.tenant_pool import TenantPool
-from tests.dynamic_jobs.conftest import TENANT, Bench, graph
+from tests.dynamic_jobs.conftest import TENANT, Bench, before_midnight, graph
 from tests.dynamic_jobs.test_executor import Gate
 
 RUNS = 200
@@ -267,6 +267,7 @@ def test_quotas_refuse_with_a_clear_error(bench: Bench) -> None:
         while bench.connection.execute(left).fetchall():
             pass
     start(bench, "tested", trigger())
+    before_midnight()
     policy(bench, max_queued=100, max_runs_per_day=2)
     start(bench, "tested", trigger(), trigger())
     with pytest.raises(QuotaExceeded, match="day") as refused:
@@ -278,6 +279,7 @@ def test_quotas_refuse_with_a_clear_error(bench: Bench) -> None:
 
 def test_a_batch_stays_within_its_quota(bench: Bench) -> None:
     bench.publish(sleeper())
+    before_midnight()
     policy(bench, max_runs_per_day=7)
 
     async def work(pool: AsyncPool) -> list[Any]:

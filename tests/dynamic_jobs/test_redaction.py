@@ -168,12 +168,13 @@ json_values = st.recursive(
 
 
 @given(value=values, form=st.sampled_from(sorted(FORMS)), output=json_values, where=st.integers(0))
+@example(value="FALS", form="plain", output=False, where=0)
 def test_an_output_keeps_its_shape(value: str, form: str, output: Any, where: int) -> None:
     planted = _planted(output, FORMS[form](value), where)
     redactor = Redactor([value])
     assert redactor.finds(orjson.dumps(planted))  # what tells whether to look at all
     told = redactor.value(planted)
-    assert not redactor.finds(orjson.dumps(told)) or "*" in value
+    assert not any(map(redactor.finds, _tellings(told))) or "*" in value
     assert _shape(told) == _shape(planted)
     assert orjson.loads(orjson.dumps(told)) == told
 
@@ -185,6 +186,21 @@ def _planted(output: Any, written: str, where: int) -> Any:
         {f"in a key {written}": output},
         {"deep": [[{"deeper": [output, written]}]]},
     ][where % 3]
+
+
+def _tellings(value: Any) -> Iterator[bytes]:
+    """What a value says, as JSON: not its brackets, nor the words that JSON itself has."""
+    match value:
+        case dict():
+            members = cast("dict[str, Any]", value)
+            yield from _tellings([*members, *members.values()])
+        case list():
+            for each in cast("list[Any]", value):
+                yield from _tellings(each)
+        case bool() | None:
+            pass
+        case _:
+            yield orjson.dumps(value)
 
 
 def _shape(value: Any) -> Any:

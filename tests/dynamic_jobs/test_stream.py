@@ -88,7 +88,7 @@ MESSAGES = 6
 @settings(
     max_examples=25,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(deliveries=st.lists(st.integers(0, MESSAGES - 1), max_size=2 * MESSAGES))
 def test_messages_lost_repeated_and_reordered(

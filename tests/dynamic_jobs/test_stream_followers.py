@@ -96,7 +96,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_read_costs_no_connection(
                     while not observer.execute(WAITING).fetchall():  # noqa: ASYNC110
                         await asyncio.sleep(0.005)
                     group.cancel_scope.cancel()
-        async with pool.connection(timeout=10) as connection:
+        async with pool.connection(timeout=60) as connection:
             await connection.execute("SELECT 1")
 
 

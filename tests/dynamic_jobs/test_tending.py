@@ -34,8 +34,11 @@ class Tended:
     """Set when it has queued something that workers may take."""
     looks: SimpleQueue[None] = field(default_factory=SimpleQueue[None])
     """Two a round, once it is judged who is dead."""
+    beside: Callable[[], None] = lambda: None
+    """What others do at each look. However slow a process is, it is as often as that."""
 
     def held(self) -> dict[RunId, tuple[TenantId, int]]:
+        self.beside()
         self.looks.put(None)
         return {}
 
@@ -48,8 +51,13 @@ class Tended:
 
 
 @contextmanager
-def tending(runtime: NodeRuntime, url: str, lease_seconds: float) -> Generator[Tended]:
-    tended, enough = Tended(), asyncio.Event()
+def tending(
+    runtime: NodeRuntime,
+    url: str,
+    lease_seconds: float,
+    beside: Callable[[], None] = lambda: None,
+) -> Generator[Tended]:
+    tended, enough = Tended(beside=beside), asyncio.Event()
     tender = Tender(
         url,
         tended.worker,
@@ -233,13 +241,12 @@ def test_nobody_is_dead_because_the_clock_jumped(bench: Bench) -> None:
     url = on_the_moved_clock(bench.settings.database_url)
     living = new_id()
     run_id, lost = held_by(bench, living), held_by_a_dead_worker(bench)
-    with connect(url) as connection, tending(bench.runtime, url, 2.0) as tended:
-
-        def found_dead() -> bool:
-            say_it_lives(connection, living)
-            return tended.woken.is_set()
-
-        until(found_dead)  # so it judges by now
+    with (
+        connect(url) as connection,
+        connect(url) as other,
+        tending(bench.runtime, url, 2.0, lambda: say_it_lives(other, living)) as tended,
+    ):
+        until(tended.woken.is_set)  # so it judges by now
         assert bench.row(lost)["worker"] is None
         with connection.transaction():
             connection.execute("UPDATE moved.clock SET ahead = '1 hour'")
@@ -247,7 +254,7 @@ def test_nobody_is_dead_because_the_clock_jumped(bench: Bench) -> None:
         tended.look_round()
         tended.woken.clear()
         lost = held_by_a_dead_worker(bench)
-        until(found_dead)
+        until(tended.woken.is_set)
         assert bench.row(lost)["worker"] is None
         row = bench.row(run_id)
         assert (str(row["worker"]), row["epoch"]) == (living, 1)

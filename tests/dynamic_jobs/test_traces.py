@@ -20,6 +20,7 @@ from graph_defs.catalogue import Catalogue
 from tests.collector import FakeCollector, attributes, collecting
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
 from tests.dynamic_jobs.test_worker_pool import workers
+from tests.dynamic_jobs.waiting import an_hour_later
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -52,9 +53,9 @@ def start(bench: Bench, traceparent: str | None, *, traced: str = "") -> RunId:
     return bench.with_pool(work)
 
 
-def ended(bench: Bench, run_id: RunId, collector: FakeCollector, **settings: int) -> Span:
+def ended(bench: Bench, run_id: RunId, collector: FakeCollector) -> Span:
     """Have a worker execute the run; its span, with which all others have arrived."""
-    with bench.worker(otlp_endpoint=collector.url, **settings):
+    with bench.worker(otlp_endpoint=collector.url):
         bench.wait_for(run_id)
     (run,) = collector.named("run")
     return run
@@ -141,9 +142,12 @@ def test_forked_workers_send_their_own_spans(bench: Bench, collector: FakeCollec
 
 
 def test_a_run_that_leaves_its_worker_is_one_span(bench: Bench, collector: FakeCollector) -> None:
-    sleeps = {"type": "work.sleep", "with": {"seconds": 0.3}}
+    sleeps = {"type": "work.sleep", "with": {"seconds": 3_600}}
     run_id = bench.start(bench.publish(graph({"a": value(1), "b": {**sleeps, "needs": ["a"]}})))
-    run = ended(bench, run_id, collector, leave_seconds=0)
+    with bench.worker(otlp_endpoint=collector.url):
+        bench.wait_for(run_id, "waiting")
+    an_hour_later(bench, run_id)
+    run = ended(bench, run_id, collector)
     assert bench.row(run_id)["epoch"] > 1, "it left, and came back"
     nodes = [*collector.named("data.transform"), *collector.named("work.sleep")]
     assert [node.parent_span_id for node in nodes] == [run.span_id] * 2

@@ -6,8 +6,8 @@ import pytest
 from dagster import DagsterInstance
 
 from foundation.database import connect
-from foundation.ids import RunId
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
+from tests.dynamic_jobs.test_executor import Gate
 
 DIAMOND = graph(
     {
@@ -87,10 +87,14 @@ def test_outputs_that_fail_fail_the_run(bench: Bench) -> None:
 
 
 def test_runs_execute_at_once(bench: Bench) -> None:
-    version = bench.publish(graph({"wait": {"type": "work.sleep", "with": {"seconds": 0.5}}}))
-    runs = [bench.start(version) for _ in range(6)]
-    with bench.worker():
-        rows = [bench.wait_for(run_id) for run_id in runs]
+    with Gate() as gate:
+        version = bench.publish(graph({"ask": gate.node}))
+        runs = [bench.start(version) for _ in range(6)]
+        with bench.worker(http_private=True):
+            gate.asked(len(runs))
+            for _ in runs:
+                gate.answer(200)
+            rows = [bench.wait_for(run_id) for run_id in runs]
     assert {row["status"] for row in rows} == {"succeeded"}
     assert max(row["started_at"] for row in rows) < min(row["ended_at"] for row in rows)
 
@@ -115,22 +119,22 @@ def test_the_dagster_instance_cancels_a_run(bench: Bench, status: str) -> None:
 
 
 def test_a_stopping_worker_hands_its_runs_back(bench: Bench) -> None:
-    version = bench.publish(
-        graph(
-            {
-                "first": value("kept"),
-                "slow": {"type": "work.sleep", "needs": ["first"], "with": {"seconds": 1}},
-                "last": value("${{ nodes.first.output }}", "slow"),
-            },
-            outputs={"last": "${{ nodes.last.output }}"},
-        )
-    )
-    run_id = bench.start(version)
-    with bench.worker(drain_seconds=0.0):
-        _wait_for_event(bench, run_id, ("STEP_START", "slow"))
-    assert bench.row(run_id)["status"] == "queued"
-    with bench.worker():
-        row = bench.wait_for(run_id)
+    with Gate() as gate:
+        nodes = {
+            "first": value("kept"),
+            "slow": {**gate.node, "needs": ["first"]},
+            "last": value("${{ nodes.first.output }}", "slow"),
+        }
+        version = bench.publish(graph(nodes, outputs={"last": "${{ nodes.last.output }}"}))
+        run_id = bench.start(version)
+        with bench.worker(http_private=True, drain_seconds=0.0):
+            gate.asked(1)
+        assert bench.row(run_id)["status"] == "queued"
+        with bench.worker(http_private=True):
+            gate.asked(2)
+            gate.answer(200)  # to the request whose run has left it
+            gate.answer(200)
+            row = bench.wait_for(run_id)
     assert row["status"] == "succeeded", row["error"]
     assert row["outputs"] == {"last": "kept"}
     events = bench.events(run_id)
@@ -140,11 +144,13 @@ def test_a_stopping_worker_hands_its_runs_back(bench: Bench) -> None:
 
 
 def test_a_stopping_worker_lets_its_runs_finish(bench: Bench) -> None:
-    version = bench.publish(graph({"slow": {"type": "work.sleep", "with": {"seconds": 0.5}}}))
-    run_id = bench.start(version)
-    with bench.worker():
-        _wait_for_event(bench, run_id, ("STEP_START", "slow"))
-    assert bench.row(run_id)["status"] == "succeeded"
+    with Gate() as gate:
+        run_id = bench.start(bench.publish(graph({"slow": gate.node})))
+        with bench.worker(http_private=True) as worker:
+            gate.asked(1)
+            worker.stop()
+            gate.answer(200)
+            assert bench.wait_for(run_id)["status"] == "succeeded"
 
 
 def test_a_worker_without_the_node_type_hands_the_run_back(bench: Bench) -> None:
@@ -161,12 +167,6 @@ def test_a_worker_without_the_node_type_hands_the_run_back(bench: Bench) -> None
     assert bench.events(run_id) == [("PIPELINE_ENQUEUED", None)]
     queued = "SELECT 1 FROM graphwright.run_queue WHERE run_id = %s"
     assert bench.connection.execute(queued, (run_id,)).fetchone()
-
-
-def _wait_for_event(bench: Bench, run_id: RunId, event: tuple[str, str]) -> None:
-    bench.wait_for(run_id, "running")
-    while event not in bench.events(run_id):
-        pass
 
 
 def test_any_json_survives_params_outputs_and_failure(bench: Bench) -> None:
@@ -210,16 +210,21 @@ def test_a_cancel_while_nobody_listens_is_heeded(bench: Bench) -> None:
 
 def test_a_cancel_at_the_moment_of_handing_back_ends_the_run(bench: Bench) -> None:
     """It is neither on the queue nor with a worker then; the next worker ends it."""
-    version = bench.publish(graph({"wait": {"type": "work.sleep", "with": {"seconds": 60}}}))
-    run_id = bench.start(version)
-    with connect(bench.settings.database_url) as other:
-        with bench.worker(leave_seconds=3_600, drain_seconds=0.0) as worker:
-            bench.wait_for(run_id, "running")
+    handing_back = (
+        "SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with connect(bench.settings.database_url) as other, Gate() as gate:
+        run_id = bench.start(bench.publish(graph({"ask": gate.node})))
+        with bench.worker(http_private=True, drain_seconds=0.0) as worker:
+            gate.asked(1)  # all of it is committed
             with other.transaction():
                 other.execute(
                     "UPDATE graphwright.runs SET status = 'cancelling' WHERE run_id = %s", (run_id,)
                 )
                 worker.stop()
+                while not bench.connection.execute(handing_back).fetchall():
+                    pass  # before that it may still see the cancel, and heed it
         assert bench.row(run_id)["status"] == "cancelling"
     with bench.worker():
         assert bench.wait_for(run_id)["status"] == "cancelled"

@@ -16,12 +16,15 @@ class Outside:
 
     url: str = ""
     calls: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    answering: threading.Event = field(default_factory=threading.Event)
+    """While it is cleared, calls get no answer."""
 
 
 @contextmanager
 def outside(delay_seconds: float) -> Generator[Outside]:
     """A server that answers after this time."""
     seen = Outside()
+    seen.answering.set()
     ready = threading.Event()
     stopping: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -36,6 +39,8 @@ def outside(delay_seconds: float) -> Generator[Outside]:
                 key = headers["idempotency-key"]
                 seen.calls[key].append(now)
                 await asyncio.sleep(delay_seconds)
+                if not seen.answering.is_set():
+                    await asyncio.to_thread(seen.answering.wait)
                 body = json.dumps({"key": key}).encode()
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -61,6 +66,7 @@ def outside(delay_seconds: float) -> Generator[Outside]:
     try:
         yield seen
     finally:
+        seen.answering.set()  # threads that wait for it would wait for ever
         loop, stop = stopping[0]
         loop.call_soon_threadsafe(stop.set)
         thread.join()

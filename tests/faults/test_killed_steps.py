@@ -101,7 +101,7 @@ class Site:
 
     def ask(self, method: str, path: str) -> None:
         answer = httpx.request(
-            method, f"{self.url}/api/v1{path}", headers=self.headers, trust_env=False
+            method, f"{self.url}/api/v1{path}", headers=self.headers, trust_env=False, timeout=60
         )
         assert answer.status_code < 300, answer.text
 
@@ -127,7 +127,8 @@ def resumed(site: Site) -> None:
     site.until(lambda: site.status(run_id) == "succeeded", "success")
     assert site.execute(STARTS, run_id, "first")["n"] == 1
     assert len(site.world.calls[f"{run_id}.first"]) == 1
-    assert site.where.there() == set()
+    # A step's end does not wait long for its removal.
+    site.until(lambda: site.where.there() == set(), "removal of the second attempt")
 
 
 def cancelled(site: Site) -> None:
@@ -169,7 +170,8 @@ def killing(folder: Path, place: Where, *, sweep_seconds: float | None) -> None:
             made.stop([pool])
             site.execute(AGE)
             site.pool()
-        site.until(lambda: not where.there(), "sweep", sweep_seconds or 60)
+        # Workers look each minute: what the first look has missed, the second finds.
+        site.until(lambda: not where.there(), "sweep", sweep_seconds or 100)
 
 
 PLACES = pytest.mark.parametrize(

@@ -87,7 +87,7 @@ async def _restart(made: Installation, restarts: int, requests: int) -> Said:
             await said.news.acquire()
         stop = signal.SIGKILL if turn % 2 else signal.SIGTERM
         os.killpg(process.pid, stop)
-        assert await asyncio.to_thread(process.wait, 30) == -stop
+        assert await asyncio.to_thread(process.wait, 60) == -stop
         process = await asyncio.to_thread(start)
     done.set()
     await asyncio.gather(*clients)

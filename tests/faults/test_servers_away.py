@@ -99,7 +99,7 @@ async def _under_load(
     async def watch_some(seconds: float) -> None:
         seen: set[str] = set()
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or not watched:
             for key, run_id in list(load.accepted.items())[-1:]:
                 if key not in seen:
                     seen.add(key)

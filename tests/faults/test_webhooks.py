@@ -98,7 +98,9 @@ def prepare(made: Installation) -> str:
     """Publish the graph, set its secret, and return the path of its webhook."""
     api, headers = made.api(), made.headers()
     publish(api, headers, GRAPH)
-    with httpx.Client(base_url=f"{api}/api/v1", headers=headers, trust_env=False) as client:
+    with httpx.Client(
+        base_url=f"{api}/api/v1", headers=headers, trust_env=False, timeout=60
+    ) as client:
         assert client.put("/secrets/HOOK", json={"value": SECRET}).is_success
         (trigger,) = client.get("/graphs/called/triggers").json()["items"]
     return httpx.URL(trigger["url"]).path

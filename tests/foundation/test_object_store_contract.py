@@ -94,4 +94,4 @@ def test_a_link_opens_the_value_where_there_are_links(store: ObjectStore) -> Non
     if link is None:
         assert isinstance(store, FolderStore)
     else:
-        assert httpx.get(link).content == b"\x00\xff"
+        assert httpx.get(link, timeout=60).content == b"\x00\xff"

@@ -53,17 +53,21 @@ def test_a_wrong_secret_is_refused_and_told(
     assert store.get(KEY) == b"1"
 
 
+def get(link: str) -> httpx.Response:
+    return httpx.get(link, timeout=60)
+
+
 def test_a_link_opens_its_own_object_only(store: ObjectStore) -> None:
     store.put(KEY, b"mine")
     store.put(KEY + "b", b"not mine")
     link = store.link(KEY, 60, "text/plain")
     assert link is not None
-    assert httpx.get(link).content == b"mine"
-    assert httpx.get(link).headers["content-type"].startswith("text/plain")
-    assert httpx.get(link.replace(KEY, KEY + "b")).status_code == 403
-    assert httpx.get(link.replace("Expires=60", "Expires=6000")).status_code == 403
-    assert httpx.put(link, content=b"changed").status_code == 403
-    assert httpx.get(link.partition("?")[0]).status_code in (400, 403)
+    assert get(link).content == b"mine"
+    assert get(link).headers["content-type"].startswith("text/plain")
+    assert get(link.replace(KEY, KEY + "b")).status_code == 403
+    assert get(link.replace("Expires=60", "Expires=6000")).status_code == 403
+    assert httpx.put(link, content=b"changed", timeout=60).status_code == 403
+    assert get(link.partition("?")[0]).status_code in (400, 403)
     assert store.get(KEY) == b"mine"
 
 
@@ -72,7 +76,7 @@ def test_a_link_ends_when_its_time_is_over(store: ObjectStore) -> None:
     link = store.link(KEY, 1, "text/plain")
     assert link is not None
     deadline = time.monotonic() + 60
-    while (answer := httpx.get(link)).status_code == 200:
+    while (answer := get(link)).status_code == 200:
         assert time.monotonic() < deadline, "it still opens"
         time.sleep(0.1)
     assert answer.status_code == 403

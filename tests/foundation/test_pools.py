@@ -48,6 +48,7 @@ async def test_sessions_of_the_system_whose_users_are_cancelled(
 
 async def test_a_pool_that_is_used_up_is_told(database_url: str) -> None:
     async with async_pool(database_url, size=1) as pool:
+        await pool.wait(60)  # for its connection: the check has less patience
         check = sessions("sessions", pool, asyncio.get_running_loop())
         assert await asyncio.to_thread(report, [check]) == (
             True,
@@ -72,7 +73,7 @@ async def _cut_off(use: Callable[[], Awaitable[None]], cuts: int, random: Random
 
 
 async def _all_are_there(pool: AsyncPool) -> None:
-    async with asyncio.timeout(10), AsyncExitStack() as stack:
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
         for _ in range(SIZE):
             connection = await stack.enter_async_context(pool.connection())
             await connection.execute("SELECT 1")

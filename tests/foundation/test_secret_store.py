@@ -264,8 +264,13 @@ async def test_nothing_that_is_stored_or_logged_holds_a_value(
 
 
 async def test_concurrent_signatures_cost_one_query(
-    store: SecretStore, store_for: StoreFor, database_url: str
+    store: SecretStore,
+    store_for: StoreFor,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # However long it takes until they are asked for again.
+    monkeypatch.setattr("foundation.secret_store.store._FRESH_SECONDS", 600.0)
     await store.put(ACME, "key", HUSH, "ann")
     other = store_for()
     with psycopg.connect(database_url) as blocker:

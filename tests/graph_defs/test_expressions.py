@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from foundation.errors import Invalid
@@ -299,7 +299,6 @@ def test_keys_are_different_strings(evaluator: Evaluator, template: Json) -> Non
 
 
 @given(JSON)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_round_trips(evaluator: Evaluator, value: Any) -> None:
     where = scope({"v": value})
     assert exact(value_of(evaluator, "${{ params.v }}", where)) == exact(value)
@@ -307,7 +306,6 @@ def test_any_value_round_trips(evaluator: Evaluator, value: Any) -> None:
 
 
 @given(JSON)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_literal_template_round_trips(evaluator: Evaluator, value: Any) -> None:
     if "${{" not in exact(value):
         compiled = evaluator.compile(value)
@@ -316,7 +314,6 @@ def test_a_literal_template_round_trips(evaluator: Evaluator, value: Any) -> Non
 
 
 @given(st.lists(st.sampled_from(["$", "{", "}", "'", "a", " ", "${{", "}}", "$${{", "{{"])))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_compiles_or_has_a_fault_and_can_be_escaped(
     evaluator: Evaluator, pieces: list[str]
 ) -> None:

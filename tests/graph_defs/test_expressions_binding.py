@@ -4,6 +4,7 @@ A failure after an upgrade is news: a tree that reads otherwise has to be looked
 upgrade goes in, and a defect that is gone lets its workaround go.
 """
 
+import gc
 import subprocess
 import sys
 from typing import Any
@@ -99,25 +100,31 @@ def test_building_lists_in_pieces_changes_no_value(source: str, body: str, given
     assert outcome(checked, {"params": given}) == plain or "Iteration" in str(plain)
 
 
+def references_to_none() -> int:
+    """Without those of garbage, of which earlier tests leave thousands: it goes at any time."""
+    gc.collect()
+    return sys.getrefcount(None)
+
+
 def test_nulls_of_a_result_are_owned() -> None:
     if sys.version_info >= (3, 12):
         pytest.skip("None is immortal")
     program = ENVIRONMENT.load(ENVIRONMENT.compile("[params, {'a': params}, 1, null]"))
-    before = sys.getrefcount(None)
+    before = references_to_none()
     for _ in range(1000):
         assert evaluate(program, {"params": [None] * 10})[0] == [None] * 10
-    assert abs(sys.getrefcount(None) - before) < 1000
+    assert abs(references_to_none() - before) < 1000
 
 
 def test_nulls_are_owned_when_the_result_is_refused() -> None:
     if sys.version_info >= (3, 12):
         pytest.skip("None is immortal")
     program = ENVIRONMENT.load(ENVIRONMENT.compile("[[1.0 / 0.0], params]"))
-    before = sys.getrefcount(None)
+    before = references_to_none()
     for _ in range(1000):
         with pytest.raises(Exception, match="infinity"):
             evaluate(program, {"params": [None] * 10})
-    assert abs(sys.getrefcount(None) - before) < 1000
+    assert abs(references_to_none() - before) < 1000
 
 
 DEFECTS = {
@@ -135,7 +142,8 @@ def took(source):
     start = time.perf_counter()
     run(source, rows)
     return time.perf_counter() - start
-seen = took("v.map(x, x).size()") > 10 * took("v.exists(x, x < 0)")
+quickly = min(took("v.exists(x, x < 0)") for _ in range(5))  # some time it is not interrupted
+seen = took("v.map(x, x).size()") > 10 * quickly
 """,
 }
 

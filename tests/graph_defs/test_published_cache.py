@@ -15,7 +15,9 @@ ACME = TenantId("acme")
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncGenerator[AsyncRedis]:
+async def redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[AsyncRedis]:
+    """One for which the cache has all the time of the world."""
+    monkeypatch.setattr("graph_defs.published_cache._PATIENCE_SECONDS", 60)
     async with async_redis(redis_url) as client:
         yield client
 

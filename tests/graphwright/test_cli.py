@@ -15,6 +15,7 @@ import pytest
 
 from graphwright.client import Client
 from tests.graphwright.conftest import Stack, new_stack
+from tests.services import free_port
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
 
@@ -152,8 +153,7 @@ def test_watching_outlives_broken_connections(stack: Stack, documents: dict[str,
 
 def test_without_a_stack_everything_exits_with_3() -> None:
     nowhere = new_stack()
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     for command in (("graph", "list"), ("run", "list"), ("status",), ("token", "--tenant", "a")):
         said = nowhere(*command, GRAPHWRIGHT_API_URL=url)
         assert said.returncode == 3, said.stderr
@@ -181,7 +181,11 @@ def cutting_proxy(target: str, *, after: int) -> Generator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def pump(client: socket.socket) -> None:
-        with client, socket.create_connection((to.hostname, to.port)) as server:
+        with (
+            suppress(OSError),  # a client that has all that it wants does not wait for the rest
+            client,
+            socket.create_connection((to.hostname, to.port)) as server,
+        ):
             server.sendall(client.recv(65_536))
             left = after
             while left and (part := server.recv(min(left, 4_096))):

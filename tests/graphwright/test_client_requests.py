@@ -220,7 +220,7 @@ async def test_the_asynchronous_client_does_the_same() -> None:
     ]
     with api(*streams) as told:
         async with AsyncClient(told.url, retry=QUICK) as client:
-            run = await client.runs.wait("r", timeout=10)
+            run = await client.runs.wait("r", timeout=60)
         assert run["status"] == "failed"
     pages = [Reply(200, {"items": [1, 2], "next_cursor": "c"}), Reply(200, {"items": [3]})]
     with api(*pages) as told:

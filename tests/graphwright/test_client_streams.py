@@ -1,7 +1,6 @@
 """The client's streams against a real API that goes away and comes back."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from live_api.server import Server
 from live_api.serving import listen
 from tests.dynamic_jobs.run_rows import RunRows, entry, ran
 from tests.live_api.conftest import TokenFor, token_for
+from tests.services import free_port
 
 __all__ = ["token_for"]
 
@@ -25,10 +25,8 @@ RETRY = Retry(stream_attempts=60, most_seconds=0.5)
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """With a port that stays the same when the API is started again."""
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
-    return settings.model_copy(update={"api_port": port})
+    """With a port that is the API's alone, also while it is away."""
+    return settings.model_copy(update={"api_port": free_port()})
 
 
 @contextmanager
@@ -134,7 +132,7 @@ def test_a_stream_outlives_its_token(
     asked: list[str] = []
 
     def token() -> str:
-        asked.append(token_for(lifetime=1.5))
+        asked.append(token_for(lifetime=60 if asked else 1.5))
         if len(asked) == 2:  # nothing has happened in the run meanwhile
             rows.write(entry(DagsterEventType.RUN_START))
             rows.succeed({"n": 1})

@@ -41,15 +41,18 @@ def test_status_says_where_everything_is(stack: Stack) -> None:
     found = stack.status()
     assert set(found) == {"state", "api", "hooks", "dagster", "metrics", "token", "pids"}
     assert found["state"] == str(stack.state)
-    assert httpx.get(f"{found['hooks']}/readyz", trust_env=False).is_success
+    until(lambda: get(f"{found['hooks']}/readyz").is_success)
     assert set(found["pids"]) == ROLES
     # A role's first process is its own; the others are its children, which come and go.
     assert all(psutil.pid_exists(pids[0]) for pids in found["pids"].values())
     assert len(found["pids"]["postgres"]) > 1
-    assert httpx.get(f"{found['api']}/readyz", trust_env=False).is_success
+    until(lambda: get(f"{found['api']}/readyz").is_success)
     headers = {"Authorization": f"Bearer {found['token']}"}
-    answer = httpx.get(f"{found['api']}/api/v1/graphs", headers=headers, trust_env=False)
-    assert answer.is_success
+    assert get(f"{found['api']}/api/v1/graphs", headers).is_success
+
+
+def get(url: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.get(url, headers=headers, timeout=60, trust_env=False)
 
 
 def test_nobody_else_may_read_the_state(stack: Stack) -> None:

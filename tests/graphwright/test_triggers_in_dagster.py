@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from graphwright.client import Client
 from tests.graphwright.conftest import Stack
 
 pytestmark = [
@@ -16,7 +17,7 @@ pytestmark = [
     pytest.mark.browser,
 ]
 
-_SECONDS = 30
+_SECONDS = 60
 CLICK = "box => box.click()"  # the box itself lies outside of the window, behind what is drawn
 _LOCATION = "/locations/graphwright@graphwright"
 
@@ -43,7 +44,9 @@ def page() -> Generator[Any]:
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        yield browser.new_page()
+        opened = browser.new_page()
+        opened.set_default_timeout(_SECONDS * 1_000)
+        yield opened
         browser.close()
 
 
@@ -67,17 +70,18 @@ def until(what: Callable[[], Any]) -> Any:
 
 
 def runs_of(stack: Stack, kind: str) -> set[str]:
-    """The newest runs that triggers of this kind have started."""
-    with stack.http() as http:
-        items = http.get("/runs?graph=started-by-itself&limit=100").json()["items"]
-    return {run["run_id"] for run in items if run["trigger"]["type"] == kind}
+    """The runs that triggers of this kind have started: one a second, so more than a page soon."""
+    found = stack.status()
+    with Client(found["api"], found["token"]) as client:
+        listed = client.runs.list(graph="started-by-itself")
+        return {run["run_id"] for run in listed if run["trigger"]["type"] == kind}
 
 
 def test_the_webhook_sensor(stack: Stack, triggers: dict[str, Any], page: Any) -> None:
     url = triggers["call"]["url"]
 
     def call() -> str:
-        answer = httpx.post(url, json={}, trust_env=False)
+        answer = httpx.post(url, json={}, timeout=60, trust_env=False)
         assert answer.status_code == 202
         return answer.json()["delivery_id"]
 
@@ -92,7 +96,7 @@ def test_the_webhook_sensor(stack: Stack, triggers: dict[str, Any], page: Any) -
 
     page.goto(f"{stack.status()['dagster']}{_LOCATION}/sensors/webhook_sensor")
     link = page.get_by_role("link", name=run_id[:8])
-    link.first.wait_for(timeout=_SECONDS * 1_000)
+    link.first.wait_for()
     switch = page.get_by_role("checkbox").first
     assert switch.is_checked()
 
@@ -115,7 +119,7 @@ def test_the_webhook_sensor(stack: Stack, triggers: dict[str, Any], page: Any) -
 def test_the_timer_schedule(stack: Stack, triggers: dict[str, Any], page: Any) -> None:
     first = until(lambda: runs_of(stack, "timer"))
     page.goto(f"{stack.status()['dagster']}{_LOCATION}/schedules/timer_schedule")
-    page.get_by_text("run requested").first.wait_for(timeout=_SECONDS * 1_000)
+    page.get_by_text("run requested").first.wait_for()
     switch = page.get_by_role("checkbox").first
     assert switch.is_checked()
 

@@ -153,6 +153,8 @@ class Container:
     lines: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
     """When each line was written, RFC 3339 with microseconds, and the line."""
     exit_code: int | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """It runs, or has ended: it has a log."""
     _grown: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
@@ -189,6 +191,7 @@ class Container:
             return
         finally:
             os.close(end)
+            self.begun.set()
         reading = asyncio.create_task(self._read(reader))
         code = await self.process.wait()
         self.signal(signal.SIGKILL)  # a container ends with its first process

@@ -183,6 +183,8 @@ class Kubelet:
             )
             for each in now_running
         ]
+        for each in now_running:
+            await each.begun.wait()  # who sees that it runs may ask for its log
         if now_running[-1] is placed[-1]:
             pod["status"]["phase"] = "Running"
         running = {each.name: {"running": {"startedAt": now()}} for each in now_running}

@@ -34,13 +34,15 @@ class FakeKubernetes:
 
     def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Create an object of any kind that the fake knows."""
-        answer = httpx.post(self.url + path, json=body, headers=self._headers(), trust_env=False)
+        answer = httpx.post(
+            self.url + path, json=body, headers=self._headers(), timeout=60, trust_env=False
+        )
         assert answer.status_code == 201, answer.text
         return answer.json()
 
     def unknown(self) -> list[str]:
         """The requests that the fake did not know."""
-        answer = httpx.get(f"{self.url}/fake/seen", trust_env=False)
+        answer = httpx.get(f"{self.url}/fake/seen", timeout=60, trust_env=False)
         return answer.raise_for_status().json()["unknown"]
 
     def _headers(self) -> dict[str, str]:

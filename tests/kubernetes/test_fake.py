@@ -163,24 +163,36 @@ def test_a_finished_job_goes_after_its_time(core: Any, batch: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "after", "seconds", "says", "ends"),
+    ("name", "asked", "seconds", "says", "ends"),
     [
-        ("patient", "exit 0", None, b"asked\n", "succeeded"),
-        ("deaf", "true", 1, b"asked\n", "failed"),
-        ("gone", "true", 0, b"", "failed"),
+        ("patient", "echo asked; exit 0", (None,), [b"asked\n"], "succeeded"),
+        ("deaf", "", (1,), [], "failed"),
+        ("stubborn", "echo asked", (None, 0), [b"asked\n"], "failed"),
+        ("gone", "echo asked", (0,), [], "failed"),
     ],
 )
 def test_a_deleted_pod_is_asked_to_end_and_then_killed(
-    core: Any, batch: Any, name: str, after: str, seconds: int | None, says: bytes, ends: str
+    core: Any,
+    batch: Any,
+    name: str,
+    asked: str,
+    seconds: tuple[int | None, ...],
+    says: list[bytes],
+    ends: str,
 ) -> None:
-    script = f"trap 'echo asked; {after}' TERM; echo ready; while true; do sleep 0.05; done"
+    """It is deleted again, with the next grace, once it has said that it was asked to end."""
+    script = f"trap '{asked}' TERM; echo ready; while true; do sleep 0.05; done"
     batch.create_namespaced_job("runs", job(name, shell(script)))
     pod = started(core, name).metadata.name
     answer = core.read_namespaced_pod_log(pod, "runs", follow=True, _preload_content=False)
     stream = answer.stream()
     assert next(stream) == b"ready\n"
-    core.delete_namespaced_pod(pod, "runs", grace_period_seconds=seconds)
-    assert b"".join(stream) == says
+    said: list[bytes] = []
+    for again, grace in enumerate(seconds):
+        if again:
+            said.append(next(stream))
+        core.delete_namespaced_pod(pod, "runs", grace_period_seconds=grace)
+    assert [*said, *stream] == says
     until(lambda: getattr(batch.read_namespaced_job_status(name, "runs").status, ends))
     until(lambda: not core.list_namespaced_pod("runs", label_selector=f"job-name={name}").items)
 

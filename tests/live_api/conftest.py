@@ -1,6 +1,7 @@
 """The API over real HTTP: uvicorn on a free port, in a thread of the test process."""
 
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -30,13 +31,27 @@ def serving_app(app: FastAPI) -> Generator[str]:
         yield server.url
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive(), "the API did not stop"
 
 
 def serving(settings: Settings, limits: Limits) -> AbstractContextManager[str]:
     """The URL of an API until the block ends; then it stops in order."""
     return serving_app(create_app(settings, limits))
+
+
+def readiness(client: httpx.Client, status: int = 200, *words: str) -> httpx.Response:
+    """What ``/readyz`` says, once it has this status and says these words.
+
+    It waits two seconds for PostgreSQL and for Redis, and a pool its time between attempts to
+    connect, so one answer alone says nothing for certain.
+    """
+    deadline = time.monotonic() + 60
+    while True:
+        answer = client.get("/readyz")
+        if answer.status_code == status and all(each in answer.text for each in words):
+            return answer
+        assert time.monotonic() < deadline, answer.text
 
 
 @pytest.fixture
@@ -55,7 +70,7 @@ def api_url(settings: Settings, limits: Limits) -> Generator[str]:
 def token_for(settings: Settings) -> TokenFor:
     """``token_for(tenant, scopes=…)``: a token that this test's API accepts."""
 
-    def make(tenant: str = "acme", scopes: tuple[str, ...] = SCOPES, lifetime: float = 60) -> str:
+    def make(tenant: str = "acme", scopes: tuple[str, ...] = SCOPES, lifetime: float = 3600) -> str:
         return issue_token(signing_key(settings.state), tenant, "ann", scopes, lifetime)
 
     return make

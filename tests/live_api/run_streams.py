@@ -1,17 +1,18 @@
 """A run, and how clients follow it over SSE and WebSocket."""
 
 import json
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import httpx
 import pytest
+import redis
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from dynamic_jobs.reading.events import channel_of
-from foundation.redis import sync_redis
 from foundation.settings import Settings
 from tests.dynamic_jobs.run_rows import RunRows
 
@@ -56,11 +57,12 @@ def stream(
         yield response, events(response.iter_lines())
 
 
-def wait_until_watched(rows: RunRows) -> None:
+def wait_until_watched(rows: RunRows, *, watched: bool = True) -> None:
+    """Until a server listens to the run's channel, or until none does any more."""
     channel = channel_of(rows.run_id)
-    with sync_redis(rows.redis_url) as redis:
-        while not dict(redis.pubsub_numsub(channel))[channel]:
-            pass
+    with redis.from_url(rows.redis_url, decode_responses=True) as client:  # waits as it has to
+        while bool(dict(client.pubsub_numsub(channel))[channel]) != watched:
+            time.sleep(0.001)  # the server's turn, which is in this process
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def websocket(
 ) -> Generator[ClientConnection]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     address = f"ws{api_url.removeprefix('http')}/api/v1/runs/{rows.run_id}/ws{query}"
-    with connect(address, additional_headers=headers, **options) as connection:  # pyright: ignore[reportUnknownVariableType]
+    with connect(address, additional_headers=headers, open_timeout=60, **options) as connection:  # pyright: ignore[reportUnknownVariableType]
         yield cast("ClientConnection", connection)
 
 
@@ -78,7 +80,7 @@ def received(connection: ClientConnection) -> tuple[list[Any], int]:
     got: list[Any] = []
     while True:
         try:
-            got.append(json.loads(connection.recv(timeout=20)))
+            got.append(json.loads(connection.recv(timeout=60)))
         except ConnectionClosed as closed:
             assert closed.rcvd is not None
             return got, closed.rcvd.code

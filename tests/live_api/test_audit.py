@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,7 @@ from live_api.audit_log import AuditLog, Entry
 from live_api.edge.callers import CALLER
 from live_api.identity import Principal, issue_token, signing_key
 from live_api.identity.own_tokens import RefreshClaims, issue_refresh_token
-from tests.live_api.conftest import ClientFor, serving
+from tests.live_api.conftest import ClientFor, readiness, serving
 from tests.live_api.test_problems import check
 from tests.live_api.test_sessions import LOGIN, LOGOUT, REFRESH, api_key, log_in, refresh
 
@@ -36,6 +37,14 @@ pytestmark = pytest.mark.anyio
 
 AUDIT = "/api/v1/audit"
 ACME = TenantId("acme")
+
+
+@pytest.fixture
+def api_url(api_url: str) -> str:
+    """Once there is a connection for the log, which waits two seconds for one, and no longer."""
+    with httpx.Client(base_url=api_url, timeout=30) as client:
+        readiness(client)
+    return api_url
 
 
 def entries(client: httpx.Client, **query: str) -> list[dict[str, Any]]:
@@ -169,15 +178,19 @@ def test_a_login_is_its_keys_whatever_token_came_with_it(client: httpx.Client) -
 
 
 def test_what_the_tenants_limit_refuses_leaves_no_entry(
-    settings: Settings, limits: Limits, client: httpx.Client
+    settings: Settings, limits: Limits, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a client gone wild would fill the log, which nothing empties."""
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)  # so that no minute ends meanwhile
     few = settings.model_copy(update={"requests_per_minute": 1})
-    with serving(few, limits) as url:
-        answers = [
-            httpx.put(f"{url}/api/v1/secrets/key", json={"value": "v"}, headers=client.headers)
-            for _ in range(3)
-        ]
+    headers = client.headers
+    with (
+        serving(few, limits) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=30) as limited,
+    ):
+        readiness(limited)
+        answers = [limited.put("/api/v1/secrets/key", json={"value": "v"}) for _ in range(3)]
     assert [each.status_code for each in answers] == [201, 429, 429]
     assert [entry["status"] for entry in entries(client)] == [201]
 
@@ -245,6 +258,7 @@ def test_the_database_lets_nobody_change_it(client: httpx.Client, settings: Sett
 @pytest.fixture
 async def pool(database_url: str) -> AsyncGenerator[AsyncPool]:
     async with async_pool(database_url) as pool:
+        await pool.wait(60)  # the log itself waits two seconds for a connection
         yield pool
 
 

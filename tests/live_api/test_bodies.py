@@ -42,7 +42,7 @@ def test_a_stranger_is_answered_before_the_body_has_come(api_url: str) -> None:
         f"POST {RUNS} HTTP/1.1\r\nHost: {address.netloc}\r\n"
         "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
     )
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(head.encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
 

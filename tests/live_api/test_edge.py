@@ -52,7 +52,7 @@ def test_what_fails_unforeseen_has_the_same_headers(
         raise RuntimeError("a secret of ours")
 
     with serving_app(app) as url:
-        answer = httpx.get(f"{url}/fails", headers={"Origin": PAGE})
+        answer = httpx.get(f"{url}/fails", headers={"Origin": PAGE}, timeout=30)
         problem = check(answer, 500, "internal")
         assert "secret" not in answer.text
         assert str(problem["request_id"]) in str(problem["hint"])
@@ -88,7 +88,7 @@ async def test_who_calls_behind_a_proxy(
 
 def test_https_is_kept_to(settings: Settings, limits: Limits) -> None:
     with serving_with(settings, limits, trusted_proxies=("127.0.0.1",)) as url:
-        answer = httpx.get(f"{url}/healthz", headers={"X-Forwarded-Proto": "https"})
+        answer = httpx.get(f"{url}/healthz", headers={"X-Forwarded-Proto": "https"}, timeout=30)
         assert answer.headers["strict-transport-security"] == "max-age=63072000; includeSubDomains"
 
 
@@ -115,7 +115,7 @@ def test_pages_of_other_origins(settings: Settings, limits: Limits, token_for: T
     }
     with (
         serving_with(settings, limits, cors_origins=(PAGE,)) as url,
-        httpx.Client(base_url=url) as client,
+        httpx.Client(base_url=url, timeout=30) as client,
     ):
         allowed = client.options("/api/v1/graphs", headers=preflight)
         assert allowed.status_code == 200

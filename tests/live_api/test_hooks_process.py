@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 import httpx
 import pytest
 
+from foundation.database import connect
 from foundation.settings import Limits, Settings
 from live_api.hooks import run
 from live_api.serving import NotConfigured
@@ -19,6 +20,11 @@ from tests.forking import Forked
 from tests.live_api.receiving import add_trigger, deliveries, queued, set_secret
 from tests.sensors import signing
 from tests.services import free_port
+
+_OTHERS = """
+SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+AND backend_type = 'client backend'
+"""
 
 
 @contextmanager
@@ -42,6 +48,13 @@ def says(process: Forked, words: str) -> bool:
     return any(words in line for line in process.stderr)
 
 
+def wait_until_alone(settings: Settings) -> None:
+    """PostgreSQL ends a statement that it has got, whoever has died meanwhile."""
+    with connect(settings.database_url) as connection:
+        while connection.execute(_OTHERS).fetchall():
+            pass
+
+
 def test_sigterm_lets_a_call_finish(settings: Settings) -> None:
     set_secret(settings, "s3cret")
     address, port = add_trigger(settings, "github"), free_port()
@@ -51,7 +64,8 @@ def test_sigterm_lets_a_call_finish(settings: Settings) -> None:
 
         def slowly() -> Iterator[bytes]:
             yield call.body[:3]
-            assert httpx.get(f"{url}/healthz").status_code == 200  # so the first part has arrived
+            # So the first part has arrived.
+            assert httpx.get(f"{url}/healthz", timeout=30).status_code == 200
             process.terminate()
             assert says(process, "Shutting down")
             yield call.body[3:]
@@ -89,6 +103,7 @@ def test_killed_in_the_middle_and_everything_sent_again(settings: Settings) -> N
         with ThreadPoolExecutor(16) as threads:
             list(threads.map(send, calls))
     assert 150 <= len(accepted) < 600
+    wait_until_alone(settings)
     before = {str(row["delivery_id"]) for row in deliveries(settings)}
     assert set(accepted) <= before
     port = free_port()

@@ -20,7 +20,7 @@ from foundation.settings import Limits, Settings
 from foundation.telemetry.logs import ACCESS
 from foundation.telemetry.metrics import HTTP_REQUESTS
 from tests.dynamic_jobs.run_rows import RunRows
-from tests.live_api.conftest import TokenFor, serving
+from tests.live_api.conftest import TokenFor, readiness, serving
 from tests.live_api.receiving import add_trigger, receiving
 from tests.live_api.test_server import api_process, started
 from tests.services import free_port
@@ -69,9 +69,14 @@ def test_head_is_counted_by_its_route(anonymous: httpx.Client) -> None:
 
 
 def test_what_callers_make_up_is_no_label(anonymous: httpx.Client) -> None:
-    made_up = new_id()
+    def total() -> float:
+        samples = (each for family in HTTP_REQUESTS.collect() for each in family.samples)
+        return sum(each.value for each in samples if each.name == "graphwright_http_requests_total")
+
+    before, made_up = total(), new_id()
     anonymous.get(f"/{made_up}")
     anonymous.request(f"X{made_up[:8]}", "/healthz")
+    until(lambda: total() > before)
     labels = [
         value
         for family in HTTP_REQUESTS.collect()
@@ -79,18 +84,19 @@ def test_what_callers_make_up_is_no_label(anonymous: httpx.Client) -> None:
         for value in sample.labels.values()
     ]
     assert not [value for value in labels if made_up[:8] in value]
-    until(lambda: requests(route="unmatched", method="GET", status="404") >= 1)
+    assert requests(route="unmatched", method="GET", status="404") >= 1
 
 
 def test_an_answer_is_counted_and_timed(client: httpx.Client) -> None:
     labels = {"route": "/api/v1/runs/{run_id}", "method": "GET", "status": "404"}
-    before = requests(**labels)
     took = {"route": labels["route"], "method": "GET"}
-    timed = REGISTRY.get_sample_value("graphwright_http_request_seconds_count", took) or 0
+
+    def timed() -> float:
+        return REGISTRY.get_sample_value("graphwright_http_request_seconds_count", took) or 0
+
+    before = requests(**labels), timed()
     client.get(f"/api/v1/runs/{new_id()}")
-    until(lambda: requests(**labels) == before + 1)
-    after = REGISTRY.get_sample_value("graphwright_http_request_seconds_count", took)
-    assert after == timed + 1
+    until(lambda: (requests(**labels), timed()) == (before[0] + 1, before[1] + 1))
 
 
 def test_clients_of_streams_are_counted_while_they_are_there(
@@ -104,7 +110,8 @@ def test_clients_of_streams_are_counted_while_they_are_there(
         assert response.is_success
         until(lambda: watching("sse") == 1)
     headers = {"Authorization": f"Bearer {token_for()}"}
-    with connect(f"{api_url.replace('http', 'ws')}{path}/ws", additional_headers=headers):
+    address = f"{api_url.replace('http', 'ws')}{path}/ws"
+    with connect(address, additional_headers=headers, open_timeout=60):
         until(lambda: watching("websocket") == 1)
     until(lambda: watching("sse") == watching("websocket") == 0)
     after = REGISTRY.get_sample_value("graphwright_http_request_seconds_count", timed)
@@ -114,9 +121,12 @@ def test_clients_of_streams_are_counted_while_they_are_there(
 def test_the_metrics_port_of_the_api(settings: Settings, limits: Limits) -> None:
     port = free_port()
     own = settings.model_copy(update={"metrics_port": port})
-    with serving(own, limits) as url, httpx.Client(base_url=f"http://127.0.0.1:{port}") as told:
-        httpx.get(f"{url}/healthz")
-        ready = told.get("/readyz", timeout=30)
+    with (
+        serving(own, limits) as url,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as told,
+    ):
+        httpx.get(f"{url}/healthz", timeout=30)
+        ready = readiness(told, 200, '"redis":"ok"')
         parts = (
             "event_loop",
             "database",
@@ -156,9 +166,8 @@ def test_the_log_names_requests_and_holds_no_credential(
     port = free_port()
     with api_process(settings, port) as process:
         assert started(process)
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}
-        ) as client:
+        url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
             client.put("/api/v1/secrets/key", json={"value": secret})
             client.get("/api/v1/runs", params={"token": token, "graph": secret})
             client.post("/api/v1/auth/login", json={"api_key": f"gw_ab12cd34_{secret * 2}"})
@@ -202,7 +211,7 @@ def test_the_address_of_a_webhook_is_in_no_log(
     labels = {"route": "/hooks/{address}", "method": "POST", "status": "202"}
     before = requests(**labels)
     with access_records(caplog) as found, receiving(settings) as url:
-        assert httpx.post(f"{url}/{address}", json={}).status_code == 202
+        assert httpx.post(f"{url}/{address}", json={}, timeout=30).status_code == 202
     assert [each["route"] for each in found] == ["/hooks/{address}"]
     assert address not in str(found)
     assert requests(**labels) == before + 1

@@ -66,7 +66,7 @@ def test_a_large_output_comes_through_the_api_unless_a_link_is_asked_for(
     assert answer.status_code == 307
     assert answer.headers["cache-control"] == "no-store"
     assert "Expires=60&" in answer.headers["location"]
-    found = httpx.get(answer.headers["location"])  # without our token
+    found = httpx.get(answer.headers["location"], timeout=30)  # without our token
     assert (found.text, found.headers["content-type"]) == (TEXT, "application/json")
 
 

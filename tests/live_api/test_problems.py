@@ -132,13 +132,16 @@ def test_websocket_problems(settings: Settings, limits: Limits) -> None:
 
     with serving_app(app) as url:
         address = url.replace("http:", "ws:") + "/fails"
-        with pytest.raises(InvalidStatus) as refused, connect(f"{address}/early"):
+        with pytest.raises(InvalidStatus) as refused, connect(f"{address}/early", open_timeout=60):
             pass
         assert refused.value.response.status_code == 409
         problem = json.loads(refused.value.response.body)
         assert problem["code"] == "conflict"
         assert problem["request_id"] == refused.value.response.headers[REQUEST_ID_HEADER]
-        with connect(f"{address}/late") as socket, pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=10)
+        with (
+            connect(f"{address}/late", open_timeout=60) as socket,
+            pytest.raises(ConnectionClosed) as closed,
+        ):
+            socket.recv(timeout=60)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "conflict")

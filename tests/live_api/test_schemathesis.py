@@ -31,6 +31,7 @@ from foundation.settings import Settings
 from tests.live_api.conftest import TokenFor
 from tests.live_api.test_graphs import document
 from tests.live_api.test_server import api_process, started
+from tests.services import free_port
 
 _CHECKS = [
     not_a_server_error,
@@ -50,16 +51,17 @@ _ORDER = ("GET", "PUT", "POST", "DELETE")
 
 @pytest.fixture
 def api(
-    settings: Settings, free_tcp_port: int, token_for: TokenFor, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, token_for: TokenFor, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[httpx.Client]:
     """A client of a running process."""
     monkeypatch.setenv("GRAPHWRIGHT_REQUESTS_PER_MINUTE", "1000000")
     monkeypatch.setenv("GRAPHWRIGHT_REQUESTS_PER_MINUTE_ADDRESS", "1000000")
     headers = {"Authorization": f"Bearer {token_for(lifetime=3_600)}"}
-    url = f"http://127.0.0.1:{free_tcp_port}"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
     with (
-        api_process(settings, free_tcp_port) as process,
-        httpx.Client(base_url=url, headers=headers, timeout=30) as client,
+        api_process(settings, port) as process,
+        httpx.Client(base_url=url, headers=headers, timeout=60) as client,
     ):
         assert started(process)
         yield client
@@ -126,7 +128,7 @@ def examine(client: httpx.Client, examples: int) -> None:
                 parameters.update({name: known[name] for name in parameters if name in known})
                 if case.operation.definition.raw["operationId"] in _WITH_DOCUMENT:
                     case.body = document()
-            answer = case.call(session=session, headers=headers, timeout=30)
+            answer = case.call(session=session, headers=headers, timeout=60)
             case.validate_response(answer, checks=_CHECKS)
 
         for operation in found:

@@ -19,6 +19,7 @@ from live_api.serving import NotConfigured
 from tests.forking import Forked
 from tests.live_api.conftest import TokenFor
 from tests.live_api.test_graphs import document
+from tests.services import free_port
 
 PROGRAM = """
 from foundation.settings import Limits, Settings
@@ -29,9 +30,7 @@ run(Settings(), Limits())
 
 @pytest.fixture
 def port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 class ApiProcess(Forked):
@@ -89,14 +88,15 @@ def test_sigterm_lets_a_request_finish(settings: Settings, port: int, token_for:
 
         def slowly() -> Iterator[bytes]:
             yield text[:10]
-            assert httpx.get(f"{url}/healthz").status_code == 200  # so the first part has arrived
+            # So the first part has arrived.
+            assert httpx.get(f"{url}/healthz", timeout=60).status_code == 200
             process.terminate()
             assert process.says("Shutting down")
             yield text[10:]
 
-        answer = httpx.post(f"{url}/api/v1/graphs", content=slowly(), headers=headers, timeout=30)
+        answer = httpx.post(f"{url}/api/v1/graphs", content=slowly(), headers=headers, timeout=60)
         assert answer.status_code == 201
-        process.wait(timeout=30)
+        process.wait(timeout=60)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz")
 
@@ -122,7 +122,7 @@ def test_listens_on_loopback_alone(settings: Settings, port: int) -> None:
         }
         assert listening == {"127.0.0.1"}
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 @pytest.mark.parametrize("missing", ["database_url", "redis_url"])

@@ -212,6 +212,7 @@ def test_only_refresh_tokens_refresh_and_they_give_no_access(
     assert refresh(anonymous, given["refresh_token"]).status_code == 200
 
 
+@pytest.mark.usefixtures("clock")  # or the minute may end
 def test_failed_logins_of_an_address_are_limited(
     client: httpx.Client, anonymous: httpx.Client
 ) -> None:
@@ -223,6 +224,7 @@ def test_failed_logins_of_an_address_are_limited(
     assert 1 <= int(answer.headers["retry-after"]) <= 60
 
 
+@pytest.mark.usefixtures("clock")
 def test_failed_logins_that_come_at_once_are_limited_as_well(
     client: httpx.Client, anonymous: httpx.Client
 ) -> None:

@@ -50,7 +50,7 @@ def test_it_opens_the_events_of_its_run(
     ):
         assert [event["type"] for event in answer.json()["items"]] == ["run.queued"]
     with connect_socket(api_url.replace("http", "ws", 1) + made["websocket"]) as socket:
-        assert '"run.queued"' in str(socket.recv(10))
+        assert '"run.queued"' in str(socket.recv(60))
 
 
 def test_it_is_good_for_nothing_else(client: httpx.Client, anonymous: httpx.Client) -> None:

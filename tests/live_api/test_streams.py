@@ -6,8 +6,6 @@ import httpx
 import pytest
 from dagster import DagsterEventType
 
-from dynamic_jobs.reading.events import channel_of
-from foundation.redis import sync_redis
 from tests.dynamic_jobs.run_rows import RunRows, entry, ran
 from tests.live_api.conftest import ClientFor
 from tests.live_api.run_streams import SSE, events, rows, stream, url_of, wait_until_watched
@@ -117,9 +115,6 @@ def test_streams_ask_for_scope_and_tenant(client_for: ClientFor, rows: RunRows) 
 
 
 def test_an_event_stream_that_leaves_is_forgotten(client: httpx.Client, rows: RunRows) -> None:
-    channel = channel_of(rows.run_id)
-    with sync_redis(rows.redis_url) as redis:
-        with stream(client, rows):
-            wait_until_watched(rows)
-        while dict(redis.pubsub_numsub(channel))[channel]:
-            pass
+    with stream(client, rows):
+        wait_until_watched(rows)
+    wait_until_watched(rows, watched=False)

@@ -55,11 +55,11 @@ def name_them(files: Certified, monkeypatch: pytest.MonkeyPatch) -> None:
 def reaches_by_tls(port: int, files: Certified) -> None:
     """By HTTPS, for whoever trusts the authority, and not by HTTP."""
     url = f"https://127.0.0.1:{port}/healthz"
-    assert httpx.get(url, verify=files.client()).status_code == 200
+    assert httpx.get(url, verify=files.client(), timeout=60).status_code == 200
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-        httpx.get(url)
+        httpx.get(url, timeout=60)
     with pytest.raises(httpx.TransportError):
-        httpx.get(url.replace("https:", "http:"))
+        httpx.get(url.replace("https:", "http:"), timeout=60)
 
 
 @pytest.mark.parametrize("given", ["tls_certificate_file", "tls_key_file"])

@@ -49,7 +49,8 @@ def web(timers: Timers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gene
 @pytest.mark.xdist_group("dagster ui")
 def test_the_job_launched_by_hand_dispatches(timers: Timers, web: Web) -> None:
     now = datetime.now(UTC)
-    timers.publish({"every": "366d"}, now - timedelta(seconds=1))
+    # Dagster may take longer to launch it than a due time may be late.
+    timers.publish({"every": "366d", "catch_up": "latest"}, now - timedelta(seconds=1))
 
     launched = web.ask(LAUNCH, job="dispatch_timers", config={})["launchRun"]
 

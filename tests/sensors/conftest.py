@@ -1,5 +1,6 @@
 """Dispatching against a real database: graphs with webhooks, and deliveries that wait."""
 
+import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -140,8 +141,16 @@ class Site:
 
 
 @pytest.fixture
-async def site(settings: Settings, limits: Limits) -> AsyncGenerator[Site]:
-    """One process's worth of dispatching."""
+async def site(
+    settings: Settings, limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Site]:
+    """One process's worth of dispatching, whose batches leave nothing for want of time."""
+    for limit in (
+        "sensors.dispatching._MOST_SECONDS",
+        "dynamic_jobs.creating.many._QUICK_SECONDS",
+        "dynamic_jobs.creating.readying._QUICK_SECONDS",
+    ):
+        monkeypatch.setattr(limit, math.inf)
     catalogue = Catalogue.from_packages(node_types)
     async with AsyncExitStack() as stack:
         runtime = stack.enter_context(NodeRuntime(settings, limits, catalogue))

@@ -32,7 +32,7 @@ class Receiver:
 
     async def until(self, calls: int) -> Sequence[Received]:
         """Wait for so many calls in all."""
-        async with asyncio.timeout(30), self._came:
+        async with asyncio.timeout(60), self._came:
             await self._came.wait_for(lambda: len(self.calls) >= calls)
         return self.calls
 

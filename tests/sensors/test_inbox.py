@@ -189,7 +189,7 @@ async def test_a_dispatcher_is_told_once_a_batch(
         await inbox.accept(arrival("id:1"))
         await inbox.accept(arrival(refused="no"))
         await listener.execute("NOTIFY graphwright_triggers, 'end'")
-        told = [note.payload async for note in listener.notifies(timeout=10, stop_after=2)]
+        told = [note.payload async for note in listener.notifies(timeout=30, stop_after=2)]
         assert told == [DELIVERIES, "end"]
 
 
@@ -210,7 +210,7 @@ async def test_what_takes_long_to_read_is_dispatched_apart(
     async with await async_connect(database_url) as listener:
         await listener.execute(f"LISTEN {DISPATCH_CHANNEL}")
         await inbox.accept(call)
-        told = [note.payload async for note in listener.notifies(timeout=10, stop_after=1)]
+        told = [note.payload async for note in listener.notifies(timeout=30, stop_after=1)]
     assert told == [COSTLY_DELIVERIES if costly else DELIVERIES]
     assert [row["costly"] for row in await rows(pool, "delivery_queue")] == [costly]
 
@@ -225,7 +225,7 @@ async def test_both_dispatchers_are_told_of_a_batch_for_both(
         await asyncio.gather(
             *(inbox.accept(arrival(key, body=body)) for key, body in bodies.items())
         )
-        told = {note.payload async for note in listener.notifies(timeout=10, stop_after=2)}
+        told = {note.payload async for note in listener.notifies(timeout=30, stop_after=2)}
     assert told == {DELIVERIES, COSTLY_DELIVERIES}
     assert sorted(row["costly"] for row in await rows(pool, "delivery_queue")) == [
         False, False, True, True,

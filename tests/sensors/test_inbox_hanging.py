@@ -36,14 +36,17 @@ async def locked(database_url: str) -> AsyncGenerator[AsyncConnection]:
 async def test_a_statement_that_hangs_is_ended(
     pool: AsyncPool, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensors.inbox._STORE_SECONDS", 0.2)
+    # Where PostgreSQL takes longer to cancel it, the connection is cut, and it stays for a while.
+    monkeypatch.setattr("sensors.cutting._CANCEL_SECONDS", 60)
     inbox = Inbox(pool)
     async with locked(database_url) as other:
+        monkeypatch.setattr("sensors.inbox._STORE_SECONDS", 0.2)
         calls = [inbox.accept(arrival(f"id:{n}")) for n in range(3)]
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(result) for result in results] == [Unavailable] * 3
         # None is left in PostgreSQL, where they would become more and more.
         assert not await (await other.execute(_WAITERS)).fetchall()
+    monkeypatch.setattr("sensors.inbox._STORE_SECONDS", 60)
     assert not await rows(pool)
     assert not (await inbox.accept(arrival("id:1"))).duplicate
 
@@ -51,11 +54,11 @@ async def test_a_statement_that_hangs_is_ended(
 async def test_a_connection_that_says_nothing_any_more_is_cut(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sensors.inbox._STORE_SECONDS", 0.2)
-    monkeypatch.setattr("sensors.cutting._CANCEL_SECONDS", 0.2)
     async with through_a_relay(database_url) as (url, go_silent), async_pool(url, size=1) as pool:
         inbox = Inbox(pool)
         await inbox.accept(arrival("id:1"))
+        monkeypatch.setattr("sensors.inbox._STORE_SECONDS", 0.2)
+        monkeypatch.setattr("sensors.cutting._CANCEL_SECONDS", 0.2)
         go_silent()
         with pytest.raises(Unavailable):
             await inbox.accept(arrival("id:2"))

@@ -90,7 +90,7 @@ async def test_the_dispatcher_is_told_of_notices_and_of_nothing_else(notified: N
         await notified.end(plain, "failed")
         await notified.ended({"n": {"on": ["failed"], "graph": "other"}})
         await notified.execute("SELECT pg_notify('graphwright_triggers', 'last')")
-        told = [note.payload async for note in listener.notifies(timeout=10, stop_after=2)]
+        told = [note.payload async for note in listener.notifies(timeout=30, stop_after=2)]
     assert told == [NOTICES, "last"]
 
 

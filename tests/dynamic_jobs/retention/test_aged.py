@@ -93,7 +93,9 @@ def stored(connection: Connection) -> set[str]:
 
 
 @hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     given_ones=st.lists(deliveries, max_size=20),
@@ -182,7 +184,7 @@ def test_a_worker_removes_old_deliveries(settings: Settings, connection: Connect
     async def work() -> None:
         pruner = asyncio.create_task(Pruner(settings).run())
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while stored(connection) != {young}:
                     assert not pruner.done(), pruner.result()
                     await asyncio.sleep(0.01)

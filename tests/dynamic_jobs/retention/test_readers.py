@@ -40,10 +40,12 @@ def test_readers_of_a_run_that_is_removed(
         "UPDATE graphwright.runs SET parent_run_id = %s WHERE run_id = %s",
         (rows.run_id, child.run_id),
     )
-    token = issue_token(signing_key(settings.state), ACME, "ann", SCOPES, 60)
+    token = issue_token(signing_key(settings.state), ACME, "ann", SCOPES, 3_600)
     with (
         serving(settings, limits) as url,
-        httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}) as api,
+        httpx.Client(
+            base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=60
+        ) as api,
     ):
         path = f"/runs/{rows.run_id}"
         page = api.get(f"{path}/events", params={"limit": 2}).json()
