@@ -34,7 +34,6 @@ from graph_defs.versions import GraphVersion
 from live_api.identity import SCOPES, issue_token, signing_key
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
 from tests.dynamic_jobs.test_parity import run_fast, run_stock
-from tests.dynamic_jobs.waiting import an_hour_later
 from tests.live_api.conftest import serving
 from tests.s3 import CREDENTIALS, FakeS3, fake_s3
 
@@ -130,7 +129,7 @@ def waiting_run(bench: Bench) -> RunId:
     run_id = bench.start(version)
     with bench.worker():
         bench.wait_for(run_id, "waiting")
-    an_hour_later(bench, run_id)
+    bench.let_pass(run_id, 3_600)
     return run_id
 
 
@@ -191,7 +190,7 @@ def test_a_retry_keeps_the_output_once_the_store_is_back(bench: Bench) -> None:
         bench.wait_for(run_id, "waiting")
     assert "STEP_UP_FOR_RETRY" in kinds(bench, run_id)
     folder.unlink()
-    an_hour_later(bench, run_id)
+    bench.let_pass(run_id, 3_600)
     with bench.worker():
         assert bench.wait_for(run_id)["status"] == "succeeded"
     assert rows(bench, run_id)["one"]["object_key"] in keys(bench.settings)

@@ -20,7 +20,6 @@ from graph_defs.catalogue import Catalogue
 from tests.collector import FakeCollector, attributes, collecting
 from tests.dynamic_jobs.conftest import TENANT, Bench, graph, value
 from tests.dynamic_jobs.test_worker_pool import workers
-from tests.dynamic_jobs.waiting import an_hour_later
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -146,7 +145,7 @@ def test_a_run_that_leaves_its_worker_is_one_span(bench: Bench, collector: FakeC
     run_id = bench.start(bench.publish(graph({"a": value(1), "b": {**sleeps, "needs": ["a"]}})))
     with bench.worker(otlp_endpoint=collector.url):
         bench.wait_for(run_id, "waiting")
-    an_hour_later(bench, run_id)
+    bench.let_pass(run_id, 3_600)
     run = ended(bench, run_id, collector)
     assert bench.row(run_id)["epoch"] > 1, "it left, and came back"
     nodes = [*collector.named("data.transform"), *collector.named("work.sleep")]

@@ -69,22 +69,21 @@ def test_head_is_counted_by_its_route(anonymous: httpx.Client) -> None:
 
 
 def test_what_callers_make_up_is_no_label(anonymous: httpx.Client) -> None:
-    def total() -> float:
-        samples = (each for family in HTTP_REQUESTS.collect() for each in family.samples)
-        return sum(each.value for each in samples if each.name == "graphwright_http_requests_total")
+    def unmatched() -> list[float]:
+        each = {"route": "unmatched", "status": "404"}
+        return [requests(**each, method=method) for method in ("GET", "other")]
 
-    before, made_up = total(), new_id()
+    before, made_up = unmatched(), new_id()
     anonymous.get(f"/{made_up}")
-    anonymous.request(f"X{made_up[:8]}", "/healthz")
-    until(lambda: total() > before)
+    anonymous.request("PROPFIND", f"/{made_up}")
+    until(lambda: all(now > then for now, then in zip(unmatched(), before, strict=True)))
     labels = [
         value
         for family in HTTP_REQUESTS.collect()
         for sample in family.samples
         for value in sample.labels.values()
     ]
-    assert not [value for value in labels if made_up[:8] in value]
-    assert requests(route="unmatched", method="GET", status="404") >= 1
+    assert not [value for value in labels if made_up in value or value == "PROPFIND"]
 
 
 def test_an_answer_is_counted_and_timed(client: httpx.Client) -> None:
