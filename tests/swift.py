@@ -143,9 +143,7 @@ def _make_bucket(endpoint: str, folder: Path) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:
-            with suppress(
-                client.exceptions.BucketAlreadyOwnedByYou
-            ):  # the last attempt came so far
+            with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # the last attempt's
                 client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
             client.delete_object(Bucket=BUCKET, Key="ready")
