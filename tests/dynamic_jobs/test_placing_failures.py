@@ -33,8 +33,9 @@ __all__ = ["cluster", "not_by_itself"]
 
 
 def test_what_never_claims_its_run_is_placed_again_until_that_is_given_up(
-    cluster: Cluster,
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dynamic_jobs.placing.watcher._FIRST_LOOK_SECONDS", 9.0)
     cluster.starts, cluster.told = False, Health("lost", "ImagePullBackOff")
     with workers(cluster):
         run_id = start(cluster)
@@ -158,9 +159,9 @@ def test_what_cannot_be_removed_keeps_the_run_waiting_and_does_not_fail_it(
     with workers(cluster):
         run_id = start(cluster)
         until(cluster, run_id, "placed")
-        look(cluster)
         with monkeypatch.context() as patched:
             patched.setattr(cluster, "remove", refuse)
+            look(cluster)
             patched.setattr(cluster, "health", refuse)
             at_once(cluster, run_id)
             told: list[str] = []
