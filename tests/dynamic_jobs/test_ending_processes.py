@@ -124,7 +124,8 @@ def test_one_that_died_while_it_was_idle_costs_no_node(pieces: Pieces, gates: li
 
 
 def until_zombie(process: psutil.Process) -> None:
-    while process.status() != psutil.STATUS_ZOMBIE:
+    """Until all of its threads have ended: the last one closes what it had open."""
+    while process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1:
         pass
 
 
